@@ -1,0 +1,285 @@
+/*
+ * xmmu: the MMU core's interface
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The one header that an engine, the QEMU glue and the tests include.  The
+ * core keeps, for one VM, the tables that translate its guest's addresses:
+ * TDP tables (NPT or EPT encoding) or shadow tables.  It knows nothing of
+ * QEMU; everything it needs from its surroundings is in XmmuServices.
+ *
+ * Threads: every function that takes an XmmuVcpu is called by the thread that
+ * runs that vCPU (or while it is stopped).  Functions that take an XmmuVm may
+ * be called by any thread.  None may be called inside an RCU callback.  The
+ * core's own lock, mmu_lock, is never held when a service is called, except
+ * where XmmuServices says so.
+ */
+#ifndef XMMU_MMU_H
+#define XMMU_MMU_H
+
+#include "types.h"
+
+typedef struct XmmuVm XmmuVm;
+typedef struct XmmuVcpu XmmuVcpu;
+
+/* ---- Services the core is given ------------------------------------- */
+
+/* Room for the RCU implementation's two-pointer callback head. */
+typedef struct XmmuRcuHead {
+    void *opaque[2];
+} XmmuRcuHead;
+
+typedef struct XmmuServices {
+    /* Read-side sections; they nest. */
+    void (*rcu_read_lock)(void);
+    void (*rcu_read_unlock)(void);
+    /* Run @fn after a grace period.  May be called with mmu_lock held. */
+    void (*rcu_call)(XmmuRcuHead *head, void (*fn)(XmmuRcuHead *head));
+    /*
+     * Read @size (4 or 8) bytes of guest physical memory that no slot covers
+     * (a guest page table in MMIO or in a hole), as the bus answers it.
+     */
+    uint64_t (*read_bus)(void *opaque, unsigned as_id, gpa_t gpa, unsigned size);
+    /*
+     * Make every vCPU drop what it cached of translations before it executes
+     * its next guest instruction.  Called with mmu_lock held for writing; must
+     * not wait for a vCPU.  May be NULL when nothing caches translations.
+     */
+    void (*flush_all)(void *opaque);
+} XmmuServices;
+
+/* ---- VM -------------------------------------------------------------- */
+
+typedef enum XmmuTdpFormat {
+    XMMU_TDP_NPT,               /* AMD APM vol. 2, 15.25 */
+    XMMU_TDP_EPT,               /* Intel SDM vol. 3, 29.3 */
+} XmmuTdpFormat;
+
+#define XMMU_PREV_ROOTS_MAX 16
+
+typedef struct XmmuConfig {
+    bool tdp;                   /* two-dimensional paging, else shadow paging */
+    XmmuTdpFormat tdp_format;
+    uint8_t tdp_levels;         /* 4 or 5 */
+    bool huge_pages;            /* map 2 MiB and 1 GiB where possible */
+    unsigned prev_roots;        /* cached roots beside the current one, 0..MAX */
+    unsigned max_tables;        /* table pages to keep, 0 = default */
+} XmmuConfig;
+
+/* @services and @opaque must outlive the VM.  Never fails. */
+XmmuVm *xmmu_vm_new(const XmmuConfig *config, const XmmuServices *services,
+                    void *opaque);
+/* All vCPUs must be gone. */
+void xmmu_vm_free(XmmuVm *vm);
+const XmmuConfig *xmmu_vm_config(const XmmuVm *vm);
+
+/* ---- Guest memory ---------------------------------------------------- */
+
+#define XMMU_AS_NORMAL  0
+#define XMMU_AS_SMM     1
+#define XMMU_AS_COUNT   2
+
+enum {
+    XMMU_REGION_READONLY = 1 << 0,      /* writes leave the fast path: ROM */
+};
+
+/* A run of guest frames with host memory behind it. */
+typedef struct XmmuRegion {
+    gfn_t gfn;
+    uint64_t npages;
+    hpa_t hpa;                  /* page aligned; in soft, a host virtual address */
+    uint32_t flags;             /* XMMU_REGION_* */
+} XmmuRegion;
+
+/*
+ * Replace the memory of address space @as_id.  @regions are sorted by gfn and
+ * do not overlap.  What changed is zapped and flushed before this returns; the
+ * MMIO generation moves on.  Takes mmu_lock for writing.
+ */
+void xmmu_vm_set_memory(XmmuVm *vm, unsigned as_id, const XmmuRegion *regions,
+                        size_t count);
+
+/* Forget every translation (loadvm, a debugger that rewrote guest tables). */
+void xmmu_vm_zap_all(XmmuVm *vm);
+
+/* ---- vCPU ------------------------------------------------------------ */
+
+/* What the CPU model offers; constant over a vCPU's life. */
+typedef struct XmmuCpuCaps {
+    uint8_t maxphyaddr;         /* bits, 32..52 */
+    bool page1g;                /* CPUID 8000_0001 EDX[26] */
+    bool pse36;                 /* CPUID 1 EDX[17] */
+    bool amd_pml4e_bit8;        /* bit 8 of PML4E/PML5E must be zero (AMD) */
+} XmmuCpuCaps;
+
+/* Registers that decide translation.  Reserved combinations are the caller's
+ * to refuse first (xmmu_check_*()). */
+typedef struct XmmuRegs {
+    uint64_t cr0, cr3, cr4, efer;       /* EFER.LMA as the CPU shows it */
+    uint32_t pkru, pkrs;
+    bool smm;                   /* selects XMMU_AS_SMM */
+    bool a20_masked;            /* A20 gate closed: gpa bit 20 reads as 0 */
+    uint64_t pdpte[4];          /* used only in PAE paging (legacy, PAE=1) */
+} XmmuRegs;
+
+XmmuVcpu *xmmu_vcpu_new(XmmuVm *vm, unsigned index, const XmmuCpuCaps *caps);
+void xmmu_vcpu_free(XmmuVcpu *vcpu);
+
+/*
+ * Take over the registers; computes the vCPU role and, when it changed, the
+ * derived masks, and selects a root (from the cache if one fits).  Does nothing
+ * when nothing that matters changed.  Does not imply a guest TLB flush.
+ */
+void xmmu_vcpu_set_regs(XmmuVcpu *vcpu, const XmmuRegs *regs);
+
+/*
+ * The guest flushed its non-global translations (MOV to CR3) or all of them
+ * (CR4.PGE flip, CR0.PG, ...).  Registers must have been taken over before.
+ * The engine drops what the vCPU cached itself.
+ */
+void xmmu_vcpu_flush_guest(XmmuVcpu *vcpu);
+
+/* INVLPG: the guest flushed the translation of @gva. */
+void xmmu_vcpu_invlpg(XmmuVcpu *vcpu, gva_t gva);
+
+/* INIT/RESET: forget roots and registers. */
+void xmmu_vcpu_reset(XmmuVcpu *vcpu);
+
+/* ---- Register rules (pure functions) --------------------------------- */
+
+/* Why a write must raise #GP(0); NULL means it is legal.  The strings are
+ * for people (traces, qtest). */
+typedef struct XmmuCrRules {
+    uint64_t cr4_reserved;      /* bits this CPU model does not have */
+    uint64_t efer_reserved;
+    uint8_t maxphyaddr;
+    bool long_mode;             /* the CPU has it */
+    bool cs_l;                  /* executing 64-bit code */
+    uint32_t pcid_in_use;       /* CR3[11:0], for PCIDE 0->1 */
+} XmmuCrRules;
+
+const char *xmmu_check_cr0(const XmmuCrRules *rules, const XmmuRegs *old, uint64_t cr0);
+const char *xmmu_check_cr3(const XmmuCrRules *rules, const XmmuRegs *old, uint64_t cr3);
+const char *xmmu_check_cr4(const XmmuCrRules *rules, const XmmuRegs *old, uint64_t cr4);
+const char *xmmu_check_efer(const XmmuCrRules *rules, const XmmuRegs *old, uint64_t efer);
+/* Reserved bits in PDPTEs about to be loaded (Intel SDM vol. 3, 4.4.1). */
+const char *xmmu_check_pdptes(const XmmuCpuCaps *caps, const uint64_t pdpte[4]);
+
+/* ---- Faults ----------------------------------------------------------- */
+
+/* One access, as the CPU's execution unit asks for it. */
+typedef struct XmmuAccess {
+    gva_t gva;
+    uint8_t want;               /* exactly one XMMU_PROT_* */
+    bool user;                  /* CPL 3 and not an implicit supervisor access */
+    bool smap_off;              /* explicit supervisor access with EFLAGS.AC=1 */
+} XmmuAccess;
+
+/* The guest exception that a translation ended in. */
+typedef struct XmmuException {
+    uint8_t vector;             /* XMMU_EXC_* */
+    uint32_t error_code;
+    gva_t cr2;                  /* for #PF */
+} XmmuException;
+
+typedef enum XmmuPfResult {
+    XMMU_PF_RETRY,              /* something changed under us: walk again */
+    XMMU_PF_FIXED,              /* an entry was installed: walk again */
+    XMMU_PF_SPURIOUS,           /* the entry was already right: walk again */
+    XMMU_PF_EMULATE,            /* no mapping may be kept: do this access at
+                                   XmmuFault.gpa by hand, once */
+    XMMU_PF_GUEST,              /* deliver XmmuFault.exception */
+    XMMU_PF_NOMEM,              /* no memory for a table even after reclaim */
+} XmmuPfResult;
+
+typedef struct XmmuFault {
+    /* in */
+    XmmuAccess access;          /* shadow: the guest access */
+    gpa_t tdp_gpa;              /* TDP: what missed */
+    unsigned size;              /* bytes of the access, 1..64; 0 unknown */
+    /* out */
+    XmmuException exception;    /* GUEST */
+    gpa_t gpa;                  /* EMULATE */
+    uint8_t prot;               /* EMULATE: what the guest's tables allow */
+    bool mmio;                  /* EMULATE: no slot there (or read-only) */
+} XmmuFault;
+
+/* Shadow paging: our tables did not allow @fault->access. */
+XmmuPfResult xmmu_shadow_fault(XmmuVcpu *vcpu, XmmuFault *fault);
+/* TDP: our tables did not allow access.want at @fault->tdp_gpa. */
+XmmuPfResult xmmu_tdp_fault(XmmuVcpu *vcpu, XmmuFault *fault);
+
+/* ---- What can be seen -------------------------------------------------- */
+
+/* name, description.  All are events since start, except the last group. */
+#define XMMU_STATS(X) \
+    X(faults,          "faults that reached the MMU") \
+    X(faults_fixed,    "faults that installed an entry") \
+    X(faults_spurious, "faults that found the entry already right") \
+    X(faults_guest,    "faults delivered to the guest") \
+    X(faults_emulate,  "accesses done by hand (MMIO, ROM writes, tracked writes)") \
+    X(mmio_cached,     "MMIO accesses answered by a cached MMIO entry") \
+    X(walks,           "walks of our tables by the hardware model") \
+    X(guest_walks,     "walks of guest tables") \
+    X(cr3_loads,       "guest loads of CR3 and other full guest flushes") \
+    X(invlpg,          "guest INVLPG") \
+    X(role_changes,    "re-initialisations: the vCPU role changed") \
+    X(role_skips,      "re-initialisations skipped: same vCPU role") \
+    X(root_hits,       "root switches answered by the root cache") \
+    X(root_misses,     "root switches that had to load a root") \
+    X(roots_new,       "root tables allocated") \
+    X(syncs,           "shadow pages compared with their guest table") \
+    X(syncs_changed,   "guest entries found changed by such a comparison") \
+    X(unsyncs,         "shadow pages that became unsync by a guest write") \
+    X(tracked_writes,  "guest writes to write-tracked upper tables") \
+    X(floods,          "shadow pages zapped because of write flooding") \
+    X(misaligned,      "shadow pages zapped because of misaligned writes") \
+    X(role_conflicts,  "children unlinked because their key did not match") \
+    X(flushes,         "flushes of all vCPUs ordered by the MMU") \
+    X(zaps,            "present entries removed by the MMU") \
+    X(reclaims,        "times the table limit forced tables out")
+
+#define XMMU_GAUGES(X) \
+    X(tables,          "table pages now in use") \
+    X(table_bytes,     "bytes in tables and their bookkeeping") \
+    X(pages_4k,        "leaf entries of 4 KiB") \
+    X(pages_2m,        "leaf entries of 2 MiB") \
+    X(pages_1g,        "leaf entries of 1 GiB")
+
+typedef struct XmmuStats {
+#define XMMU_FIELD(name, text) uint64_t name;
+    XMMU_STATS(XMMU_FIELD)
+    XMMU_GAUGES(XMMU_FIELD)
+#undef XMMU_FIELD
+} XmmuStats;
+
+typedef struct XmmuStatDesc {
+    const char *name;           /* as the field, with '-' for '_' */
+    const char *text;
+    size_t offset;              /* in XmmuStats */
+    bool gauge;
+} XmmuStatDesc;
+
+extern const XmmuStatDesc xmmu_stat_descs[];
+extern const size_t xmmu_stat_count;
+
+/* Sum over vCPUs and VM.  Values are read without stopping anyone. */
+void xmmu_vm_stats(XmmuVm *vm, XmmuStats *out);
+void xmmu_vcpu_stats(XmmuVcpu *vcpu, XmmuStats *out);
+
+/* A root as the outside sees it. */
+typedef struct XmmuRootInfo {
+    bool valid;
+    uint64_t pgd;               /* CR3 base it stands for; 0 for direct roots */
+    uint32_t page_role;         /* XmmuPageRole.word */
+    hpa_t hpa;
+} XmmuRootInfo;
+
+uint64_t xmmu_vcpu_role_word(const XmmuVcpu *vcpu);
+/* "4-level 64-bit wp nx smep" and the like; free with g_free(). */
+char *xmmu_vcpu_role_text(const XmmuVcpu *vcpu);
+char *xmmu_page_role_text(uint32_t page_role);
+/* The current root first, then the cached ones; returns how many were written. */
+size_t xmmu_vcpu_roots(XmmuVcpu *vcpu, XmmuRootInfo *out, size_t max);
+
+#endif /* XMMU_MMU_H */
