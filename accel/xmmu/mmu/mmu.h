@@ -154,8 +154,8 @@ typedef struct XmmuCrRules {
     uint64_t efer_reserved;
     uint8_t maxphyaddr;
     bool long_mode;             /* the CPU has it */
-    bool cs_l;                  /* executing 64-bit code */
-    uint32_t pcid_in_use;       /* CR3[11:0], for PCIDE 0->1 */
+    bool cs_l;                  /* CS.L of the code segment that executes */
+    bool tr_tss16;              /* TR holds a 16-bit TSS */
 } XmmuCrRules;
 
 const char *xmmu_check_cr0(const XmmuCrRules *rules, const XmmuRegs *old, uint64_t cr0);
