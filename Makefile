@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# The front door: prepares, builds, boots, tests. Each target can be typed on a
+# fresh clone; what it needs is made first, and only what is out of date is made
+# again. Everything lies below build/. `make help` lists the targets.
+
+NINJA  := ninja
+MESON  := build/tools/venv/bin/meson
+QEMU   := build/qemu/qemu-system-x86_64
+# qtest programs: one for each tests/qtest/xmmu-*-test.c
+QTESTS := $(patsubst %.c,%,$(wildcard tests/qtest/xmmu-*-test.c))
+
+# Options of `make boot`; see `make help`.
+ACCEL   ?= xmmu
+MACHINE ?= q35
+SMP     ?= 2
+MEM     ?= 1G
+KERNEL  ?= amd64
+COMPARE ?=
+STAGE   ?=
+
+all: qemu
+
+help:
+	@sed -n 's/^## \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
+
+## make             build qemu-system-x86_64 with xmmu (runs ./configure when needed)
+## make boot        boot a Debian kernel with xmmu, show its console and a summary
+##                  ACCEL=xmmu,tdp=off MACHINE=q35|pc SMP=2 MEM=1G KERNEL=amd64|686|686-pae
+##                  COMPARE=tcg boots a second time with that accelerator for the ratio
+## make check       all tests; STAGE="unit boots" runs only these stages (see tests/stages)
+## make unit        the core's unit tests alone: seconds, no QEMU
+## make fuzz        the core's fuzzers; FUZZ_TIME=SECONDS for each [60]
+## make bench       compare with -accel tcg: a table, JSON and a picture
+## make install     install in the prefix given to ./configure (DESTDIR is honoured)
+## make clean       remove what was built, keep what was fetched
+## make distclean   remove build/
+
+# --- QEMU with xmmu ---
+
+# Links, hooks and QEMU's configure, as far as they are out of date.
+sync:
+	@./configure --sync
+
+qemu: sync
+	@$(NINJA) -C build/qemu qemu-system-x86_64
+
+qtests: sync
+	@$(NINJA) -C build/qemu qemu-system-x86_64 $(QTESTS)
+
+install: sync
+	@$(NINJA) -C build/qemu
+	@DESTDIR="$(DESTDIR)" $(MESON) install --no-rebuild -C build/qemu
+
+# --- the core alone ---
+
+# $(call core-build,DIRECTORY,COMPILER,MESON OPTIONS)
+define core-build
+	@scripts/need check build
+	@scripts/get-meson build
+	@test -e $(1)/build.ninja || CC=$(2) $(MESON) setup $(3) $(1) . > build/core-setup.log || \
+	    { tail -n 20 build/core-setup.log; exit 1; }
+	@$(NINJA) -C $(1)
+endef
+
+SANITIZE := -Db_sanitize=address,undefined -Db_lundef=false
+
+core:
+	$(call core-build,build/core,gcc,)
+core-asan:
+	$(call core-build,build/core-asan,gcc,$(SANITIZE))
+core-tsan:
+	$(call core-build,build/core-tsan,gcc,-Db_sanitize=thread -Db_lundef=false)
+core-cov:
+	$(call core-build,build/core-cov,gcc,-Db_coverage=true --optimization=0)
+core-fuzz:
+	$(call core-build,build/core-fuzz,clang,-Dfuzzer=true $(SANITIZE))
+core-bench:
+	$(call core-build,build/core-bench,gcc,--buildtype=release)
+
+unit: core
+	@scripts/run-unit build/core
+
+FUZZ_TIME ?= 60
+fuzz: core-fuzz
+	@scripts/run-fuzz build/core-fuzz $(FUZZ_TIME)
+
+# --- running ---
+
+boot:
+	@scripts/need install build boot
+	@$(MAKE) --no-print-directory qemu
+	@tests/boot/boot-test --show --qemu $(QEMU) --accel '$(ACCEL)' --machine '$(MACHINE)' \
+	    --smp '$(SMP)' --memory '$(MEM)' --kernel '$(KERNEL)' \
+	    $(if $(COMPARE),--compare '$(COMPARE)')
+
+check:
+	@scripts/need install build boot check
+	@scripts/check $(STAGE)
+
+bench:
+	@scripts/need install build boot bench
+	@$(MAKE) --no-print-directory qemu
+	@tests/bench/run $(BENCH_OPTIONS)
+
+clean:
+	rm -rf build/qemu build/core build/core-* build/logs build/boot-work build/bench build/stamps/qemu
+
+distclean:
+	rm -rf build
+
+.PHONY: all help sync qemu qtests install core core-asan core-tsan core-cov core-fuzz \
+        core-bench unit fuzz boot check bench clean distclean
