@@ -101,7 +101,7 @@ check:
 bench:
 	@scripts/need install build boot bench
 	@$(MAKE) --no-print-directory qemu
-	@tests/bench/run $(BENCH_OPTIONS)
+	@tests/bench/bench $(BENCH_OPTIONS)
 
 clean:
 	rm -rf build/qemu build/core build/core-* build/logs build/boot-work build/bench build/stamps/qemu

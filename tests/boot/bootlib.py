@@ -270,9 +270,13 @@ class Boot:
 
     # --- the process ---
 
+    def prepare(self):
+        """Returns the directory of the guest; the benchmark has one of its own."""
+        return prepare_guest(self.config.kernel, quiet=self.show is None)
+
     def run(self):
         try:
-            guest = prepare_guest(self.config.kernel, quiet=self.show is None)
+            guest = self.prepare()
         except OSError as error:
             raise BootError(str(error)) from error
         with tempfile.TemporaryDirectory(prefix='xmmu-boot-') as workdir:
