@@ -49,7 +49,7 @@
 #define FORK_COW_PAGES  16      /* what the child writes */
 #define WORK_PAGES      64      /* of each process that switches */
 #define RANDOM_BYTES    (128ul << 20)
-#define FILL_SPARE      (48ul << 20)    /* left to the kernel by item "fill" */
+#define FILL_SPARE      (64ul << 20)    /* left to the kernel by the items "fill" */
 
 typedef struct Item {
     const char *name;
@@ -338,18 +338,30 @@ static void run_random(uint64_t n)
     sink = sum;
 }
 
-/* All the memory that there is, in 4 KiB pages; left mapped. */
-static void run_fill(uint64_t n)
+/* All the memory that there is; left mapped. */
+static void fill(int advice)
 {
     struct sysinfo info;
     size_t size;
 
     check(sysinfo(&info) == 0, "sysinfo");
     size = (info.freeram * info.mem_unit - FILL_SPARE) & ~(HUGE - 1);
-    area_make(size, MADV_NOHUGEPAGE);
-    say("note fill: %zu MiB of %lu MiB", size >> 20,
-        (unsigned long)((info.totalram * info.mem_unit) >> 20));
+    area_make(size, advice);
+    say("note filled %zu MiB of %lu MiB, %" PRIu64 " MiB in huge pages",
+        size >> 20, (unsigned long)((info.totalram * info.mem_unit) >> 20),
+        huge_kib() >> 10);
+}
+
+static void run_fill(uint64_t n)
+{
     (void)n;
+    fill(MADV_HUGEPAGE);
+}
+
+static void run_fill_4k(uint64_t n)
+{
+    (void)n;
+    fill(MADV_NOHUGEPAGE);
 }
 
 static const Item items[] = {
@@ -361,8 +373,9 @@ static const Item items[] = {
     { "mprotect", 1500, 2 * MAP_PAGES, setup_mprotect, run_mprotect, area_drop },
     { "random-4k", 1000000, 1, setup_random_4k, run_random, area_drop },
     { "random-2m", 1000000, 1, setup_random_2m, run_random, area_drop },
-    /* Not in the default list: the memory row's guest. */
+    /* Not in the default list: the guests of the memory rows. */
     { "fill", 1, 1, NULL, run_fill, NULL },
+    { "fill-4k", 1, 1, NULL, run_fill_4k, NULL },
 };
 
 #define DEFAULT_ITEMS \
