@@ -48,8 +48,9 @@ qemu: sync
 qtests: sync
 	@$(NINJA) -C build/qemu qemu-system-x86_64 $(QTESTS)
 
+# Of all that QEMU's build could make, only this is installed.
 install: sync
-	@$(NINJA) -C build/qemu
+	@$(NINJA) -C build/qemu qemu-system-x86_64 trace/trace-events-all
 	@DESTDIR="$(DESTDIR)" $(MESON) install --no-rebuild -C build/qemu
 
 # --- the core alone ---
