@@ -4,7 +4,8 @@
 # fresh clone; what it needs is made first, and only what is out of date is made
 # again. Everything lies below build/. `make help` lists the targets.
 
-NINJA  := ninja
+# Two builds in one directory at the same time would spoil each other.
+ninja   = flock $(1)/.lock ninja -C $(1)
 MESON  := build/tools/venv/bin/meson
 QEMU   := build/qemu/qemu-system-x86_64
 # qtest programs: one for each tests/qtest/xmmu-*-test.c
@@ -43,14 +44,14 @@ sync:
 	@./configure --sync
 
 qemu: sync
-	@$(NINJA) -C build/qemu qemu-system-x86_64
+	@$(call ninja,build/qemu) qemu-system-x86_64
 
 qtests: sync
-	@$(NINJA) -C build/qemu qemu-system-x86_64 $(QTESTS)
+	@$(call ninja,build/qemu) qemu-system-x86_64 $(QTESTS)
 
 # Of all that QEMU's build could make, only this is installed.
 install: sync
-	@$(NINJA) -C build/qemu qemu-system-x86_64 trace/trace-events-all
+	@$(call ninja,build/qemu) qemu-system-x86_64 trace/trace-events-all
 	@DESTDIR="$(DESTDIR)" $(MESON) install --no-rebuild -C build/qemu
 
 # --- the core alone ---
@@ -61,7 +62,7 @@ define core-build
 	@scripts/get-meson build
 	@test -e $(1)/build.ninja || CC=$(2) $(MESON) setup $(3) $(1) . > build/core-setup.log || \
 	    { tail -n 20 build/core-setup.log; exit 1; }
-	@$(NINJA) -C $(1)
+	@$(call ninja,$(1))
 endef
 
 SANITIZE := -Db_sanitize=address,undefined -Db_lundef=false
