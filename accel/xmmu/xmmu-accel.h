@@ -1,0 +1,77 @@
+/*
+ * xmmu: the accelerator as the rest of the QEMU glue sees it
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Declares the accelerator's types and the one XmmuState of a process: QEMU
+ * has one machine and one accelerator.  Free of target types, so that common
+ * code (the monitor) can include it.
+ */
+#ifndef ACCEL_XMMU_ACCEL_H
+#define ACCEL_XMMU_ACCEL_H
+
+#include "qemu/accel.h"
+#include "exec/memory.h"
+#include "qapi/qapi-types-xmmu.h"
+#include "enabled.h"
+#include "mmu/mmu.h"
+
+#define TYPE_XMMU_ACCEL ACCEL_CLASS_NAME("xmmu")
+
+typedef struct XmmuAccelClass XmmuAccelClass;
+DECLARE_CLASS_CHECKERS(XmmuAccelClass, XMMU_ACCEL, TYPE_XMMU_ACCEL)
+
+struct XmmuAccelClass {
+    AccelClass parent_class;
+
+    /* The TCG accelerator's own, which ours call first. */
+    int (*parent_init_machine)(MachineState *ms);
+    void (*parent_cpu_unrealize)(CPUState *cpu);
+
+    XmmuStatus *(*query)(void);
+};
+
+/* Turns one address space's sections into regions of the core (memory.c). */
+typedef struct XmmuMemory {
+    MemoryListener listener;
+    AddressSpace *as;           /* NULL until it is listened to */
+    XmmuVm *vm;
+    unsigned as_id;
+    bool touched;               /* a section was reported since begin() */
+    GArray *next;               /* of XmmuRegion: being collected */
+    GArray *current;            /* what the core has */
+} XmmuMemory;
+
+typedef struct XmmuState {
+    XmmuEngine engine;          /* what was asked for; after init, what runs */
+    bool verify;
+    XmmuConfig config;
+    XmmuVm *vm;
+    XmmuMemory memory[XMMU_AS_COUNT];
+    /* Guest memory was changed behind the guest's back: zap before going on. */
+    bool zap_due;
+} XmmuState;
+
+/*
+ * Not embedded in the accelerator object: the parent's instance structure,
+ * TCGState, is private to tcg-all.c.
+ */
+extern XmmuState xmmu_state;
+
+/* memory.c */
+void xmmu_memory_listen(XmmuMemory *memory, XmmuVm *vm, unsigned as_id,
+                        AddressSpace *as, const char *name);
+
+/* target/i386/xmmu */
+void xmmu_cpu_reset(CPUState *cs);
+void xmmu_cpu_unrealize(CPUState *cs);
+/* On @cs's thread: the core may take the flush that it ordered as done. */
+void xmmu_cpu_flushed(CPUState *cs);
+/* The registers that decide translation changed, not through an instruction. */
+void xmmu_cpu_registers_changed(CPUState *cs);
+XmmuVcpuStatus *xmmu_cpu_query(CPUState *cs);
+
+/* xmmu-all.c: the values in @stats by name. */
+QObject *xmmu_stats_to_qobject(const XmmuStats *stats);
+
+#endif /* ACCEL_XMMU_ACCEL_H */

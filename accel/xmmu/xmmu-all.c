@@ -1,0 +1,305 @@
+/*
+ * xmmu: the accelerator
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Owns the QOM type `xmmu-accel`: its properties, the choice of the engine and
+ * the life of the XmmuVm.  A subclass of TCG's accelerator, so that everything
+ * that TCG can be told (thread=, tb-size=, ...) goes for xmmu too.
+ */
+#include "qemu/osdep.h"
+#include "qemu/error-report.h"
+#include "qapi/error.h"
+#include "qapi/visitor.h"
+#include "qobject/qdict.h"
+#include "exec/address-spaces.h"
+#include "hw/boards.h"
+#include "hw/core/cpu.h"
+#include "system/reset.h"
+#include "system/runstate.h"
+#include "accel/xmmu/xmmu-accel.h"
+#include "accel/xmmu/engine/engine.h"
+
+#define DEV_XMMU "/dev/xmmu"
+#define DEFAULT_PREV_ROOTS 3
+
+XmmuState xmmu_state;
+bool xmmu_allowed;
+
+/* ---- Properties -------------------------------------------------------- */
+
+static int get_engine(Object *obj, Error **errp)
+{
+    return xmmu_state.engine;
+}
+
+static void set_engine(Object *obj, int value, Error **errp)
+{
+    xmmu_state.engine = value;
+}
+
+static bool get_tdp(Object *obj, Error **errp)
+{
+    return xmmu_state.config.tdp;
+}
+
+static void set_tdp(Object *obj, bool value, Error **errp)
+{
+    xmmu_state.config.tdp = value;
+}
+
+static int get_pt_format(Object *obj, Error **errp)
+{
+    return xmmu_state.config.tdp_format == XMMU_TDP_EPT ? XMMU_PT_FORMAT_EPT
+                                                        : XMMU_PT_FORMAT_NPT;
+}
+
+static void set_pt_format(Object *obj, int value, Error **errp)
+{
+    xmmu_state.config.tdp_format = value == XMMU_PT_FORMAT_EPT ? XMMU_TDP_EPT
+                                                               : XMMU_TDP_NPT;
+}
+
+static void get_prev_roots(Object *obj, Visitor *v, const char *name,
+                           void *opaque, Error **errp)
+{
+    uint32_t value = xmmu_state.config.prev_roots;
+
+    visit_type_uint32(v, name, &value, errp);
+}
+
+static void set_prev_roots(Object *obj, Visitor *v, const char *name,
+                           void *opaque, Error **errp)
+{
+    uint32_t value;
+
+    if (!visit_type_uint32(v, name, &value, errp)) {
+        return;
+    }
+    if (value > XMMU_PREV_ROOTS_MAX) {
+        error_setg(errp, "Parameter '%s' expects a value between 0 and %d",
+                   name, XMMU_PREV_ROOTS_MAX);
+        return;
+    }
+    xmmu_state.config.prev_roots = value;
+}
+
+static bool get_huge_pages(Object *obj, Error **errp)
+{
+    return xmmu_state.config.huge_pages;
+}
+
+static void set_huge_pages(Object *obj, bool value, Error **errp)
+{
+    xmmu_state.config.huge_pages = value;
+}
+
+static bool get_verify(Object *obj, Error **errp)
+{
+    return xmmu_state.verify;
+}
+
+static void set_verify(Object *obj, bool value, Error **errp)
+{
+    xmmu_state.verify = value;
+}
+
+static void add_properties(ObjectClass *oc)
+{
+    object_class_property_add_enum(oc, "engine", "XmmuEngine",
+                                   &XmmuEngine_lookup, get_engine, set_engine);
+    object_class_property_set_description(oc, "engine",
+        "What executes the guest: auto, soft (TCG and a model of the hardware) "
+        "or native (VMX or SVM through " DEV_XMMU ")");
+
+    object_class_property_add_bool(oc, "tdp", get_tdp, set_tdp);
+    object_class_property_set_description(oc, "tdp",
+        "Two-dimensional paging; off: shadow paging");
+
+    object_class_property_add_enum(oc, "pt-format", "XmmuPtFormat",
+                                   &XmmuPtFormat_lookup,
+                                   get_pt_format, set_pt_format);
+    object_class_property_set_description(oc, "pt-format",
+        "Encoding of the tables for two-dimensional paging in engine soft: "
+        "npt (AMD) or ept (Intel)");
+
+    object_class_property_add(oc, "prev-roots", "uint32",
+                              get_prev_roots, set_prev_roots, NULL, NULL);
+    object_class_property_set_description(oc, "prev-roots",
+        "Root tables that each vCPU keeps beside the current one, "
+        "0 to " stringify(XMMU_PREV_ROOTS_MAX));
+
+    object_class_property_add_bool(oc, "huge-pages",
+                                   get_huge_pages, set_huge_pages);
+    object_class_property_set_description(oc, "huge-pages",
+        "Map guest memory in pages of 2 MiB and 1 GiB where possible");
+
+    object_class_property_add_bool(oc, "verify", get_verify, set_verify);
+    object_class_property_set_description(oc, "verify",
+        "Compare each translation with QEMU's own page walker and stop at the "
+        "first difference");
+}
+
+static void xmmu_accel_instance_init(Object *obj)
+{
+    xmmu_state = (XmmuState) {
+        .engine = XMMU_ENGINE_AUTO,
+        .config = {
+            .tdp = true,
+            .tdp_format = XMMU_TDP_NPT,
+            .tdp_levels = 4,
+            .huge_pages = true,
+            .prev_roots = DEFAULT_PREV_ROOTS,
+        },
+    };
+}
+
+/* ---- Start ------------------------------------------------------------- */
+
+/* The native engine is not there yet: say which of the two reasons it is. */
+static const char *native_missing(void)
+{
+    int fd = open(DEV_XMMU, O_RDWR | O_CLOEXEC);
+
+    if (fd < 0) {
+        return strerror(errno);
+    }
+    close(fd);
+    return "this build has no native engine";
+}
+
+static void choose_engine(void)
+{
+    if (xmmu_state.engine == XMMU_ENGINE_NATIVE) {
+        error_report("engine=native is not available: " DEV_XMMU ": %s",
+                     native_missing());
+        exit(EXIT_FAILURE);
+    }
+    if (xmmu_state.engine == XMMU_ENGINE_AUTO) {
+        info_report("xmmu: engine soft (" DEV_XMMU ": %s)", native_missing());
+        xmmu_state.engine = XMMU_ENGINE_SOFT;
+    }
+}
+
+/*
+ * Memory may have been written by somebody whom no write tracking sees: the
+ * ROM loader at a reset, loadvm or a debugger while the VM was stopped.
+ * Carried out by the first vCPU that goes on, when all of that is over.
+ */
+static void memory_was_changed(void)
+{
+    CPUState *cpu;
+
+    qatomic_set(&xmmu_state.zap_due, true);
+    CPU_FOREACH(cpu) {
+        xmmu_cpu_registers_changed(cpu);
+    }
+}
+
+static void system_reset(void *opaque)
+{
+    memory_was_changed();
+}
+
+static void run_state_changed(void *opaque, bool running, RunState state)
+{
+    /* TDP tables hold nothing that was read from guest memory. */
+    if (running && !xmmu_state.config.tdp) {
+        memory_was_changed();
+    }
+}
+
+static int xmmu_init_machine(MachineState *ms)
+{
+    XmmuAccelClass *xc = XMMU_ACCEL_CLASS(object_get_class(OBJECT(current_accel())));
+    int ret = xc->parent_init_machine(ms);
+
+    if (ret < 0) {
+        return ret;
+    }
+    choose_engine();
+    xmmu_state.vm = xmmu_vm_new(&xmmu_state.config, &xmmu_soft_services,
+                                &xmmu_state);
+    xmmu_memory_listen(&xmmu_state.memory[XMMU_AS_NORMAL], xmmu_state.vm,
+                       XMMU_AS_NORMAL, &address_space_memory, "xmmu");
+    qemu_register_reset(system_reset, NULL);
+    qemu_add_vm_change_state_handler(run_state_changed, NULL);
+    return 0;
+}
+
+static void xmmu_cpu_common_unrealize(CPUState *cpu)
+{
+    XmmuAccelClass *xc = XMMU_ACCEL_CLASS(object_get_class(OBJECT(current_accel())));
+
+    xmmu_cpu_unrealize(cpu);
+    xc->parent_cpu_unrealize(cpu);
+}
+
+/* ---- What can be seen --------------------------------------------------- */
+
+QObject *xmmu_stats_to_qobject(const XmmuStats *stats)
+{
+    QDict *dict = qdict_new();
+
+    for (size_t i = 0; i < xmmu_stat_count; i++) {
+        const XmmuStatDesc *desc = &xmmu_stat_descs[i];
+        const uint64_t *value = (const void *)((const char *)stats + desc->offset);
+
+        qdict_put_int(dict, desc->name, *value);
+    }
+    return QOBJECT(dict);
+}
+
+static XmmuStatus *xmmu_query(void)
+{
+    XmmuStatus *status = g_new0(XmmuStatus, 1);
+    XmmuVcpuStatusList **tail = &status->vcpus;
+    XmmuStats stats;
+    CPUState *cpu;
+
+    status->engine = xmmu_state.engine;
+    status->tdp = xmmu_state.config.tdp;
+    status->pt_format = get_pt_format(NULL, NULL);
+    status->verify = xmmu_state.verify;
+    status->huge_pages = xmmu_state.config.huge_pages;
+    status->prev_roots = xmmu_state.config.prev_roots;
+    xmmu_vm_stats(xmmu_state.vm, &stats);
+    status->stats = xmmu_stats_to_qobject(&stats);
+    CPU_FOREACH(cpu) {
+        QAPI_LIST_APPEND(tail, xmmu_cpu_query(cpu));
+    }
+    return status;
+}
+
+/* ---- Types -------------------------------------------------------------- */
+
+static void xmmu_accel_class_init(ObjectClass *oc, void *data)
+{
+    AccelClass *ac = ACCEL_CLASS(oc);
+    XmmuAccelClass *xc = XMMU_ACCEL_CLASS(oc);
+
+    xc->parent_init_machine = ac->init_machine;
+    xc->parent_cpu_unrealize = ac->cpu_common_unrealize;
+    xc->query = xmmu_query;
+
+    ac->name = "xmmu";
+    ac->init_machine = xmmu_init_machine;
+    ac->cpu_common_unrealize = xmmu_cpu_common_unrealize;
+    ac->allowed = &xmmu_allowed;
+    add_properties(oc);
+}
+
+static const TypeInfo xmmu_accel_type = {
+    .name = TYPE_XMMU_ACCEL,
+    .parent = ACCEL_CLASS_NAME("tcg"),
+    .instance_init = xmmu_accel_instance_init,
+    .class_size = sizeof(XmmuAccelClass),
+    .class_init = xmmu_accel_class_init,
+};
+module_obj(TYPE_XMMU_ACCEL);
+
+static void xmmu_accel_register_types(void)
+{
+    type_register_static(&xmmu_accel_type);
+}
+type_init(xmmu_accel_register_types);

@@ -1,0 +1,115 @@
+/*
+ * xmmu: what QEMU's own x86 files call
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Each function is called from one hook (qemu/hooks/) and does nothing unless
+ * xmmu is the accelerator.  They run on the vCPU's thread, or on another one
+ * while the vCPU is stopped (reset, loadvm, debugger).
+ *
+ * Register changes pass through inconsistent states (VMRUN, RSM, loadvm), so
+ * a change is only noted here; tlb.c takes the registers over before it
+ * translates.
+ */
+#ifndef TARGET_I386_XMMU_HOOKS_H
+#define TARGET_I386_XMMU_HOOKS_H
+
+#include "cpu.h"
+#include "accel/xmmu/enabled.h"
+
+#ifdef CONFIG_USER_ONLY
+
+static inline void xmmu_cr0_changing(CPUX86State *env, uint32_t cr0) { }
+static inline void xmmu_cr3_changing(CPUX86State *env, target_ulong cr3) { }
+static inline void xmmu_cr4_changing(CPUX86State *env, uint32_t cr4) { }
+static inline void xmmu_efer_changing(CPUX86State *env, uint64_t efer) { }
+
+#else
+
+void xmmu_note_cr0(CPUX86State *env, uint32_t cr0);
+void xmmu_note_cr3(CPUX86State *env);
+void xmmu_note_cr4(CPUX86State *env, uint32_t cr4);
+void xmmu_note_efer(CPUX86State *env, uint64_t efer);
+void xmmu_note_smm(CPUX86State *env);
+void xmmu_note_loadvm(CPUX86State *env);
+void xmmu_do_invlpg(CPUX86State *env, vaddr addr);
+void xmmu_do_write_cr(CPUX86State *env, int reg, uint64_t value, uintptr_t ra);
+void xmmu_do_check_efer(CPUX86State *env, uint64_t efer, uintptr_t ra);
+
+/* The register still has its old value. */
+static inline void xmmu_cr0_changing(CPUX86State *env, uint32_t cr0)
+{
+    if (xmmu_enabled()) {
+        xmmu_note_cr0(env, cr0);
+    }
+}
+
+static inline void xmmu_cr3_changing(CPUX86State *env, target_ulong cr3)
+{
+    if (xmmu_enabled()) {
+        xmmu_note_cr3(env);
+    }
+}
+
+static inline void xmmu_cr4_changing(CPUX86State *env, uint32_t cr4)
+{
+    if (xmmu_enabled()) {
+        xmmu_note_cr4(env, cr4);
+    }
+}
+
+static inline void xmmu_efer_changing(CPUX86State *env, uint64_t efer)
+{
+    if (xmmu_enabled()) {
+        xmmu_note_efer(env, efer);
+    }
+}
+
+/* SMM was entered or left. */
+static inline void xmmu_smm_changed(CPUX86State *env)
+{
+    if (xmmu_enabled()) {
+        xmmu_note_smm(env);
+    }
+}
+
+/* The whole CPU state was replaced. */
+static inline void xmmu_loaded(CPUX86State *env)
+{
+    if (xmmu_enabled()) {
+        xmmu_note_loadvm(env);
+    }
+}
+
+static inline void xmmu_invlpg(CPUX86State *env, vaddr addr)
+{
+    if (xmmu_enabled()) {
+        xmmu_do_invlpg(env, addr);
+    }
+}
+
+/*
+ * MOV to CR@reg (and LMSW) in full, intercepts first; raises #GP for what the
+ * manuals forbid.  False: not ours, TCG shall do it.
+ */
+static inline bool xmmu_write_cr(CPUX86State *env, int reg, uint64_t value,
+                                 uintptr_t ra)
+{
+    if (!xmmu_enabled() || (reg != 0 && reg != 3 && reg != 4)) {
+        return false;
+    }
+    xmmu_do_write_cr(env, reg, value, ra);
+    return true;
+}
+
+/* WRMSR of EFER: raises #GP for what the manuals forbid. */
+static inline void xmmu_check_wrmsr_efer(CPUX86State *env, uint64_t efer,
+                                         uintptr_t ra)
+{
+    if (xmmu_enabled()) {
+        xmmu_do_check_efer(env, efer, ra);
+    }
+}
+
+#endif /* !CONFIG_USER_ONLY */
+#endif /* TARGET_I386_XMMU_HOOKS_H */

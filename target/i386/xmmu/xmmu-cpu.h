@@ -1,0 +1,102 @@
+/*
+ * xmmu: an x86 vCPU, for the files of target/i386/xmmu/
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef TARGET_I386_XMMU_CPU_H
+#define TARGET_I386_XMMU_CPU_H
+
+#include "cpu.h"
+#include "accel/tcg/cpu-ops.h"
+#include "accel/xmmu/xmmu-accel.h"
+#include "accel/xmmu/engine/hw_model.h"
+
+/* What happened since the registers were last taken over. */
+enum {
+    XMMU_PENDING_REGS  = 1 << 0,
+    XMMU_PENDING_FLUSH = 1 << 1,    /* the guest flushed its translations */
+    XMMU_PENDING_PDPTE = 1 << 2,    /* PDPTEs are to be read from memory */
+    XMMU_PENDING_RESET = 1 << 3,
+};
+
+/* CPUState.accel of a vCPU of xmmu. */
+struct AccelCPUState {
+    XmmuVcpu *vcpu;             /* NULL until the vCPU's first reset */
+    XmmuCpuCaps caps;
+    XmmuRegs regs;              /* as the core has them */
+    int32_t a20_mask;           /* regs.a20_masked was made of this */
+    uint64_t pdpte[4];          /* the vCPU's PDPTE registers */
+    uint8_t pending;            /* XMMU_PENDING_* */
+    uint64_t verified;          /* translations compared (verify=on) */
+    uint64_t verified_stale;    /* of these, not yet flushed by the guest */
+};
+
+/* ---- cpu.c --------------------------------------------------------------- */
+
+/* TCG's own operations for x86. */
+extern const TCGCPUOps *xmmu_parent_tcg_ops;
+
+/* The registers as @env has them; PDPTEs as the vCPU latched them. */
+void xmmu_read_regs(CPUX86State *env, XmmuRegs *regs);
+
+void xmmu_take_over_slow(CPUState *cs);
+
+/*
+ * Makes the core's view of the registers that of the vCPU.  On the vCPU's
+ * thread, or while it is stopped.
+ *
+ * What has no hook is compared: WRPKRU and XRSTOR change PKRU, WRMSR changes
+ * PKRS (TCG flushes its TLB for these), and the keyboard controller A20.
+ */
+static inline void xmmu_take_over(CPUState *cs)
+{
+    AccelCPUState *accel = cs->accel;
+    CPUX86State *env = cpu_env(cs);
+
+    if (unlikely(accel->pending || env->pkru != accel->regs.pkru ||
+                 env->pkrs != accel->regs.pkrs ||
+                 env->a20_mask != accel->a20_mask)) {
+        xmmu_take_over_slow(cs);
+    }
+}
+
+/* ---- cr.c ----------------------------------------------------------------- */
+
+/* Reads the four PDPTEs that @cr3 names. */
+void xmmu_read_pdptes(CPUX86State *env, uint64_t cr3, uint64_t pdpte[4]);
+
+/* PAE paging outside long mode: the only mode that uses PDPTE registers. */
+static inline bool xmmu_is_pae_paging(uint64_t cr0, uint64_t cr4, uint64_t efer)
+{
+    return (cr0 & XMMU_CR0_PG) && (cr4 & XMMU_CR4_PAE) &&
+           !(efer & XMMU_EFER_LMA);
+}
+
+/* ---- tlb.c ---------------------------------------------------------------- */
+
+bool xmmu_tlb_fill(CPUState *cs, vaddr addr, int size,
+                   MMUAccessType access_type, int mmu_idx, bool probe,
+                   uintptr_t ra);
+hwaddr xmmu_get_phys_page_attrs_debug(CPUState *cs, vaddr addr,
+                                      MemTxAttrs *attrs);
+
+/* ---- verify.c ------------------------------------------------------------- */
+
+/* One translation as TCG asked for it. */
+typedef struct XmmuFill {
+    CPUState *cs;
+    vaddr addr;
+    int size;
+    MMUAccessType access_type;
+    int mmu_idx;
+    XmmuAccess access;
+} XmmuFill;
+
+/*
+ * Compare @result with the parent's walker.  A stale translation, which the
+ * guest has not flushed yet, is replaced by a fresh one; any other difference
+ * is reported and ends the process.
+ */
+void xmmu_verify(const XmmuFill *fill, XmmuHwResult *result);
+
+#endif /* TARGET_I386_XMMU_CPU_H */
