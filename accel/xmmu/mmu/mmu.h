@@ -33,7 +33,8 @@ typedef struct XmmuServices {
     /* Read-side sections; they nest. */
     void (*rcu_read_lock)(void);
     void (*rcu_read_unlock)(void);
-    /* Run @fn after a grace period.  May be called with mmu_lock held. */
+    /* Run @fn after a grace period, in the order of the calls.  May be called with
+     * mmu_lock held. */
     void (*rcu_call)(XmmuRcuHead *head, void (*fn)(XmmuRcuHead *head));
     /*
      * Read @size (4 or 8) bytes of guest physical memory that no slot covers
@@ -46,6 +47,11 @@ typedef struct XmmuServices {
      * not wait for a vCPU.  May be NULL when nothing caches translations.
      */
     void (*flush_all)(void *opaque);
+    /*
+     * The CPU set A or D bits in a guest table at host address @hpa: tell who
+     * keeps track of changed guest memory (migration).  May be NULL.
+     */
+    void (*guest_written)(void *opaque, hpa_t hpa, unsigned size);
 } XmmuServices;
 
 /* ---- VM -------------------------------------------------------------- */
@@ -254,7 +260,7 @@ typedef struct XmmuStats {
 } XmmuStats;
 
 typedef struct XmmuStatDesc {
-    const char *name;           /* as the field, with '-' for '_' */
+    const char *name;           /* of the field */
     const char *text;
     size_t offset;              /* in XmmuStats */
     bool gauge;

@@ -1,0 +1,423 @@
+/*
+ * xmmu soft engine: a model of the hardware's address translation
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Owns what a CPU would do with the tables: walking them, checking rights, setting
+ * A and D, and exiting to the MMU when a walk does not end in an allowed leaf.
+ * It reads entries as a CPU does, without locks; RCU keeps table pages readable.
+ * The only entries it ever writes are A and D bits.
+ *
+ * Runs in the vCPU's thread.
+ */
+#include <glib.h>
+#include "hw_model.h"
+#include "../mmu/vm.h"
+
+/* A vCPU makes progress after two or three exits.  This many for one access means
+ * that the MMU and the model disagree; better to stop the VM than to spin. */
+#define MAX_EXITS 10000
+
+/* How one walk of our tables ended. */
+typedef struct Hit {
+    XmmuSpte *sptep;            /* the last entry read */
+    XmmuSpte spte;
+    XmmuTable *table;
+    bool present;
+} Hit;
+
+/* Follow the entries for @frame (address >> 12) from @root to a leaf or a hole. */
+static Hit walk_tables(XmmuVcpu *vcpu, XmmuTable *root, uint64_t frame)
+{
+    const XmmuHostFormat *format = vcpu->vm->format;
+    Hit hit = { .table = root };
+    int level = root->role.level;
+    XmmuSpte *entries = root->spt;
+
+    xmmu_count(&vcpu->stats.walks);
+    for (;; level--) {
+        hit.sptep = &entries[xmmu_level_index(frame, level)];
+        hit.spte = xmmu_spte_read(hit.sptep);
+        hit.present = xmmu_spte_present(format, hit.spte);
+        if (!hit.present || xmmu_spte_is_leaf(format, hit.spte, level)) {
+            break;
+        }
+        entries = (XmmuSpte *)(uintptr_t)xmmu_spte_hpa(hit.spte);
+    }
+    hit.table = xmmu_table_of(hit.sptep);
+    return hit;
+}
+
+static hpa_t leaf_hpa(const Hit *hit, uint64_t address)
+{
+    uint64_t size = xmmu_level_pages(hit->table->role.level) << XMMU_PAGE_SHIFT;
+
+    return xmmu_spte_hpa(hit->spte) | (address & (size - 1) & XMMU_PAGE_MASK);
+}
+
+static unsigned vcpu_as(const XmmuVcpu *vcpu)
+{
+    return vcpu->regs.smm ? XMMU_AS_SMM : XMMU_AS_NORMAL;
+}
+
+static bool is_current_mmio(XmmuVcpu *vcpu, const Hit *hit)
+{
+    return xmmu_spte_is_mmio(vcpu->vm->format, hit->spte) &&
+           xmmu_spte_mmio_generation(hit->spte) ==
+           xmmu_slots_generation(vcpu->vm, vcpu_as(vcpu));
+}
+
+/* ---- TDP: guest physical to host --------------------------------------------- */
+
+typedef struct TdpResult {
+    XmmuHwOutcome outcome;      /* OK, DIRECT or NOMEM */
+    hpa_t hpa;                  /* of the page */
+    uint8_t prot;
+    bool writable;              /* perhaps not dirty yet, so not in prot */
+    bool mmio;
+} TdpResult;
+
+static bool tdp_hit(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, TdpResult *result)
+{
+    const XmmuHostFormat *format = vcpu->vm->format;
+    Hit hit = walk_tables(vcpu, vcpu->root.table, gpa >> XMMU_PAGE_SHIFT);
+    uint8_t access;
+
+    if (is_current_mmio(vcpu, &hit)) {
+        xmmu_count(&vcpu->stats.mmio_cached);
+        *result = (TdpResult) {
+            .outcome = XMMU_HW_DIRECT, .prot = XMMU_PROT_RWX, .mmio = true,
+        };
+        return true;
+    }
+    if (!hit.present) {
+        return false;
+    }
+    access = xmmu_spte_access(format, hit.spte);
+    if (want == XMMU_PROT_WRITE) {
+        if (!(access & XMMU_ACC_WRITE)) {
+            return false;
+        }
+        if (!(hit.spte.raw & format->dirty)) {
+            if (!xmmu_spte_set_bits(hit.sptep, hit.spte, format->dirty)) {
+                return false;
+            }
+            hit.spte.raw |= format->dirty;
+        }
+    }
+    if (want == XMMU_PROT_EXEC && !(access & XMMU_ACC_EXEC)) {
+        return false;
+    }
+    *result = (TdpResult) { .outcome = XMMU_HW_OK, .prot = XMMU_PROT_READ };
+    result->hpa = leaf_hpa(&hit, gpa);
+    result->writable = access & XMMU_ACC_WRITE;
+    if ((access & XMMU_ACC_WRITE) && (hit.spte.raw & format->dirty)) {
+        result->prot |= XMMU_PROT_WRITE;
+    }
+    if (access & XMMU_ACC_EXEC) {
+        result->prot |= XMMU_PROT_EXEC;
+    }
+    return true;
+}
+
+static void tdp_translate(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, unsigned size,
+                          TdpResult *result)
+{
+    XmmuFault fault = {
+        .access.want = want,
+        .tdp_gpa = gpa,
+        .size = size,
+    };
+
+    for (unsigned exits = 0; exits < MAX_EXITS; exits++) {
+        if (vcpu->root.table &&
+            gpa >> XMMU_PAGE_SHIFT <
+            xmmu_level_pages(vcpu->root.role.level + 1) &&
+            tdp_hit(vcpu, gpa, want, result)) {
+            return;
+        }
+        switch (xmmu_tdp_fault(vcpu, &fault)) {
+        case XMMU_PF_EMULATE:
+            xmmu_count(&vcpu->stats.faults_emulate);
+            *result = (TdpResult) {
+                .outcome = XMMU_HW_DIRECT, .prot = fault.prot, .mmio = fault.mmio,
+            };
+            return;
+        case XMMU_PF_NOMEM:
+            result->outcome = XMMU_HW_NOMEM;
+            return;
+        case XMMU_PF_FIXED:
+            xmmu_count(&vcpu->stats.faults_fixed);
+            break;
+        case XMMU_PF_SPURIOUS:
+            xmmu_count(&vcpu->stats.faults_spurious);
+            break;
+        default:
+            break;
+        }
+    }
+    result->outcome = XMMU_HW_NOMEM;
+}
+
+/* The first dimension's accesses to guest tables are translated by the second. */
+static bool map_through_tdp(XmmuVcpu *vcpu, gpa_t gpa, bool write,
+                            XmmuTablePage *page)
+{
+    TdpResult tdp;
+
+    tdp_translate(vcpu, gpa, write ? XMMU_PROT_WRITE : XMMU_PROT_READ, 8, &tdp);
+    page->host = tdp.outcome == XMMU_HW_OK ? (uint8_t *)(uintptr_t)tdp.hpa : NULL;
+    page->writable = page->host && tdp.writable;
+    return tdp.outcome != XMMU_HW_NOMEM;
+}
+
+static void translate_tdp(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned size,
+                          XmmuHwResult *result)
+{
+    XmmuGuestWalk walk;
+    TdpResult tdp;
+    XmmuWalkStatus status;
+
+    do {
+        status = xmmu_guest_walk(vcpu, access, map_through_tdp, &walk);
+    } while (status == XMMU_WALK_RACED);
+    if (status == XMMU_WALK_FAULT) {
+        xmmu_count(&vcpu->stats.faults_guest);
+        result->outcome = XMMU_HW_EXCEPTION;
+        result->exception = walk.exception;
+        return;
+    }
+    if (status == XMMU_WALK_ABORTED) {
+        result->outcome = XMMU_HW_NOMEM;
+        return;
+    }
+    tdp_translate(vcpu, walk.gpa, access->want, size, &tdp);
+    result->outcome = tdp.outcome;
+    result->gpa = walk.gpa;
+    result->mmio = tdp.mmio;
+    result->page_shift = walk.page_shift;
+    if (tdp.outcome == XMMU_HW_NOMEM) {
+        return;
+    }
+    result->hpa = tdp.hpa | (walk.gpa & ~XMMU_PAGE_MASK);
+    result->prot = tdp.prot & xmmu_guest_prot(vcpu, access, &walk);
+}
+
+/* ---- Shadow: guest virtual to host --------------------------------------------- */
+
+static bool shadow_allows(XmmuVcpu *vcpu, const XmmuAccess *access, uint8_t want,
+                          uint8_t page_access, uint8_t pkey)
+{
+    return xmmu_perm_allows(vcpu->masks.shadow_perm, want, access->user,
+                            access->smap_off, page_access) &&
+           !xmmu_pkey_denies(vcpu->role, &vcpu->regs, want, access->user,
+                             page_access, pkey);
+}
+
+static uint8_t shadow_prot(XmmuVcpu *vcpu, const XmmuAccess *access, XmmuSpte spte,
+                           uint8_t page_access)
+{
+    uint8_t prot = 0;
+
+    for (uint8_t want = XMMU_PROT_READ; want <= XMMU_PROT_EXEC; want <<= 1) {
+        if (shadow_allows(vcpu, access, want, page_access, xmmu_spte_pkey(spte))) {
+            prot |= want;
+        }
+    }
+    if (!(spte.raw & vcpu->vm->format->dirty)) {
+        prot &= ~XMMU_PROT_WRITE;
+    }
+    return prot;
+}
+
+static uint8_t guest_page_shift(const Hit *hit)
+{
+    XmmuPageRole role = hit->table->role;
+
+    if (role.direct) {
+        return MAX(hit->table->guest_shift, XMMU_PAGE_SHIFT);
+    }
+    if (role.gpte4 && role.level == XMMU_LEVEL_2M) {
+        return 22;
+    }
+    return XMMU_PAGE_SHIFT + 9 * (role.level - 1);
+}
+
+/* Where the guest thinks that the leaf is.  The entry is read again afterwards:
+ * if it is the same, the guest's entry that was remembered beside it was its own. */
+static bool leaf_gpa(XmmuVcpu *vcpu, const Hit *hit, gva_t gva, gpa_t *gpa)
+{
+    gfn_t gfn = xmmu_table_leaf_gfn(hit->table, xmmu_spte_index(hit->sptep));
+    uint64_t size = xmmu_level_pages(hit->table->role.level) << XMMU_PAGE_SHIFT;
+
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    *gpa = ((gfn << XMMU_PAGE_SHIFT) | (gva & (size - 1))) & vcpu->masks.gpa_mask;
+    return xmmu_spte_read(hit->sptep).raw == hit->spte.raw;
+}
+
+/* A cached MMIO entry says which page and rights the guest gave; keys it does not
+ * say. */
+static bool shadow_mmio(XmmuVcpu *vcpu, const XmmuAccess *access, const Hit *hit,
+                        XmmuHwResult *result)
+{
+    uint8_t page_access = xmmu_spte_mmio_access(hit->spte);
+
+    if (vcpu->role.pke || vcpu->role.pks ||
+        !shadow_allows(vcpu, access, access->want, page_access, 0) ||
+        !leaf_gpa(vcpu, hit, access->gva, &result->gpa)) {
+        return false;
+    }
+    xmmu_count(&vcpu->stats.mmio_cached);
+    result->outcome = XMMU_HW_DIRECT;
+    result->mmio = true;
+    result->page_shift = guest_page_shift(hit);
+    result->prot = 0;
+    for (uint8_t want = XMMU_PROT_READ; want <= XMMU_PROT_EXEC; want <<= 1) {
+        if (shadow_allows(vcpu, access, want, page_access, 0)) {
+            result->prot |= want;
+        }
+    }
+    return true;
+}
+
+static bool shadow_hit(XmmuVcpu *vcpu, const XmmuAccess *access,
+                       XmmuHwResult *result)
+{
+    const XmmuHostFormat *format = vcpu->vm->format;
+    Hit hit = walk_tables(vcpu, vcpu->root.table, access->gva >> XMMU_PAGE_SHIFT);
+    uint8_t page_access;
+
+    if (is_current_mmio(vcpu, &hit)) {
+        return shadow_mmio(vcpu, access, &hit, result);
+    }
+    if (!hit.present) {
+        return false;
+    }
+    page_access = xmmu_spte_access(format, hit.spte);
+    if (!shadow_allows(vcpu, access, access->want, page_access,
+                       xmmu_spte_pkey(hit.spte)) ||
+        !leaf_gpa(vcpu, &hit, access->gva, &result->gpa)) {
+        return false;
+    }
+    if (access->want == XMMU_PROT_WRITE && !(hit.spte.raw & format->dirty)) {
+        if (!xmmu_spte_set_bits(hit.sptep, hit.spte, format->dirty)) {
+            return false;
+        }
+        hit.spte.raw |= format->dirty;
+    }
+    result->outcome = XMMU_HW_OK;
+    result->hpa = leaf_hpa(&hit, access->gva) | (access->gva & ~XMMU_PAGE_MASK);
+    result->prot = shadow_prot(vcpu, access, hit.spte, page_access);
+    result->page_shift = guest_page_shift(&hit);
+    return true;
+}
+
+static void translate_shadow(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned size,
+                             XmmuHwResult *result)
+{
+    XmmuFault fault = { .access = *access, .size = size };
+
+    for (unsigned exits = 0; exits < MAX_EXITS; exits++) {
+        XmmuTable *root = __atomic_load_n(&vcpu->root.table, __ATOMIC_ACQUIRE);
+
+        if (root && shadow_hit(vcpu, access, result)) {
+            return;
+        }
+        switch (xmmu_shadow_fault(vcpu, &fault)) {
+        case XMMU_PF_GUEST:
+            xmmu_count(&vcpu->stats.faults_guest);
+            result->outcome = XMMU_HW_EXCEPTION;
+            result->exception = fault.exception;
+            return;
+        case XMMU_PF_EMULATE:
+            xmmu_count(&vcpu->stats.faults_emulate);
+            result->outcome = XMMU_HW_DIRECT;
+            result->gpa = fault.gpa;
+            result->prot = fault.prot;
+            result->mmio = fault.mmio;
+            result->page_shift = XMMU_PAGE_SHIFT;
+            return;
+        case XMMU_PF_NOMEM:
+            result->outcome = XMMU_HW_NOMEM;
+            return;
+        default:
+            break;
+        }
+    }
+    result->outcome = XMMU_HW_NOMEM;
+}
+
+/* ---- The engine's door ------------------------------------------------------------ */
+
+void xmmu_hw_translate(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned size,
+                       XmmuHwResult *result)
+{
+    const XmmuServices *services = vcpu->vm->services;
+    XmmuAccess linear = *access;
+
+    if (!vcpu->role.lma) {
+        linear.gva &= 0xffffffff;
+    }
+    *result = (XmmuHwResult) { .page_shift = XMMU_PAGE_SHIFT };
+    services->rcu_read_lock();
+    if (vcpu->vm->config.tdp) {
+        translate_tdp(vcpu, &linear, size, result);
+    } else {
+        translate_shadow(vcpu, &linear, size, result);
+    }
+    services->rcu_read_unlock();
+}
+
+static void translate_gpa_by_slots(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want,
+                                   XmmuHwResult *result)
+{
+    const XmmuRegion *slot = xmmu_slot_find(vcpu->vm, vcpu_as(vcpu),
+                                            gpa >> XMMU_PAGE_SHIFT);
+    bool readonly = slot && (slot->flags & XMMU_REGION_READONLY);
+
+    result->prot = readonly ? XMMU_PROT_READ | XMMU_PROT_EXEC : XMMU_PROT_RWX;
+    if (!slot || !(result->prot & want)) {
+        result->outcome = XMMU_HW_DIRECT;
+        result->mmio = true;
+        result->prot = XMMU_PROT_RWX;
+        return;
+    }
+    result->outcome = XMMU_HW_OK;
+    result->hpa = xmmu_slot_hpa(slot, gpa >> XMMU_PAGE_SHIFT) |
+                  (gpa & ~XMMU_PAGE_MASK);
+}
+
+void xmmu_hw_translate_gpa(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, unsigned size,
+                           XmmuHwResult *result)
+{
+    const XmmuServices *services = vcpu->vm->services;
+    TdpResult tdp = { .outcome = XMMU_HW_NOMEM };
+
+    gpa &= vcpu->masks.gpa_mask;
+    *result = (XmmuHwResult) { .gpa = gpa, .page_shift = XMMU_PAGE_SHIFT };
+    services->rcu_read_lock();
+    if (vcpu->vm->config.tdp) {
+        tdp_translate(vcpu, gpa, want, size, &tdp);
+        result->outcome = tdp.outcome;
+        result->hpa = tdp.hpa | (gpa & ~XMMU_PAGE_MASK);
+        result->prot = tdp.prot;
+        result->mmio = tdp.mmio;
+    } else {
+        translate_gpa_by_slots(vcpu, gpa, want, result);
+    }
+    services->rcu_read_unlock();
+}
+
+bool xmmu_hw_translate_debug(XmmuVcpu *vcpu, gva_t gva, gpa_t *gpa)
+{
+    const XmmuServices *services = vcpu->vm->services;
+    bool found;
+
+    if (!vcpu->role.lma) {
+        gva &= 0xffffffff;
+    }
+    services->rcu_read_lock();
+    found = xmmu_guest_walk_debug(vcpu, gva, xmmu_map_through_slots, gpa);
+    services->rcu_read_unlock();
+    return found;
+}

@@ -1,0 +1,26 @@
+/*
+ * xmmu: where table pages come from
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Page-aligned pages of XMMU_PAGE_SIZE bytes that know their owner.  All
+ * functions may be called from any thread.
+ */
+#ifndef XMMU_MMU_ARENA_H
+#define XMMU_MMU_ARENA_H
+
+#include <glib.h>
+#include "types.h"
+
+typedef struct XmmuArena XmmuArena;
+
+XmmuArena *xmmu_arena_new(void);
+/* All pages must have been released. */
+void xmmu_arena_free(XmmuArena *arena);
+/* A zeroed page; NULL when the host has no memory. */
+void *xmmu_arena_alloc(XmmuArena *arena, void *owner);
+void xmmu_arena_release(XmmuArena *arena, void *page);
+/* Owner of the page that contains @address. */
+void *xmmu_arena_owner(const void *address);
+
+#endif /* XMMU_MMU_ARENA_H */

@@ -1,0 +1,83 @@
+/*
+ * xmmu: flushes
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * A vCPU caches translations (a TLB).  When an entry loses a right, what is
+ * cached becomes stale, and somebody owes a flush.  The writer of entries
+ * records the debt; it is paid in one of two ways, and no caller has to think of
+ * it:
+ *
+ *  - The host took something away (a slot): releasing mmu_lock orders a flush of
+ *    all vCPUs (XMMU_REASON_HOST).
+ *  - The entry changed because of the guest's tables: the guest's own rules (Intel
+ *    SDM vol. 3, 4.10.4) say until when staleness is allowed, and its INVLPG and
+ *    CR3 loads reach the engine's cache directly.  Only write tracking needs
+ *    more: it may believe in a write protection only when no vCPU can have a
+ *    writable translation left.  For that there is a clock: taking the write
+ *    permission away ticks it, every full flush of a vCPU notes the time, and
+ *    the protection holds once every vCPU has flushed since.  So protection costs
+ *    no flush of its own; guests flush all the time.
+ */
+#include "flush.h"
+
+void xmmu_write_lock(XmmuVm *vm, XmmuReason reason)
+{
+    g_rw_lock_writer_lock(&vm->mmu_lock);
+    __atomic_store_n(&vm->write_locked, true, __ATOMIC_RELAXED);
+    vm->reason = reason;
+    vm->flush_owed = false;
+}
+
+void xmmu_write_unlock(XmmuVm *vm)
+{
+    xmmu_assert_write_locked(vm);
+    if (vm->flush_owed && vm->reason == XMMU_REASON_HOST) {
+        xmmu_count_shared(&vm->stats.flushes, 1);
+        if (vm->services->flush_all) {
+            vm->services->flush_all(vm->opaque);
+        }
+    }
+    __atomic_store_n(&vm->write_locked, false, __ATOMIC_RELAXED);
+    g_rw_lock_writer_unlock(&vm->mmu_lock);
+}
+
+void xmmu_read_lock(XmmuVm *vm)
+{
+    g_rw_lock_reader_lock(&vm->mmu_lock);
+}
+
+void xmmu_read_unlock(XmmuVm *vm)
+{
+    g_rw_lock_reader_unlock(&vm->mmu_lock);
+}
+
+void xmmu_flush_owe(XmmuVm *vm)
+{
+    xmmu_assert_write_locked(vm);
+    vm->flush_owed = true;
+}
+
+uint64_t xmmu_flush_tick(XmmuVm *vm)
+{
+    return __atomic_add_fetch(&vm->flush_clock, 1, __ATOMIC_SEQ_CST);
+}
+
+void xmmu_flush_done(XmmuVcpu *vcpu)
+{
+    __atomic_store_n(&vcpu->flushed_at, xmmu_flush_tick(vcpu->vm), __ATOMIC_SEQ_CST);
+}
+
+bool xmmu_flush_all_since(XmmuVm *vm, uint64_t tick, const XmmuVcpu *self)
+{
+    xmmu_assert_write_locked(vm);
+    for (guint i = 0; i < vm->vcpus->len; i++) {
+        XmmuVcpu *vcpu = g_ptr_array_index(vm->vcpus, i);
+
+        if (vcpu != self &&
+            __atomic_load_n(&vcpu->flushed_at, __ATOMIC_SEQ_CST) < tick) {
+            return false;
+        }
+    }
+    return true;
+}

@@ -1,0 +1,360 @@
+/*
+ * xmmu: the walk of guest tables
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Owns the architecture's rules: which entries are read, which bits are
+ * reserved, what an access may do, which error code a fault has, when A and D
+ * are set.  Intel SDM vol. 3, 4.3 to 4.8; AMD APM vol. 2, 5.2 to 5.6.
+ *
+ * A and D are set only after the whole walk succeeded.  The manuals let a CPU
+ * set A bits of upper levels even when the access faults later; not doing so is
+ * the simpler of the two legal behaviours.
+ *
+ * Called by the vCPU's thread without locks.  The guest's other vCPUs may change
+ * the tables at any time: an entry is read once, and A/D updates compare.
+ */
+#include <string.h>
+#include "guest_walk.h"
+#include "vm.h"
+
+/* Where the entry of one level was found. */
+typedef struct EntryRef {
+    gpa_t gpa;
+    uint8_t *host;              /* NULL: read from the bus */
+    bool writable;
+} EntryRef;
+
+typedef struct Walker {
+    XmmuVcpu *vcpu;
+    const XmmuMasks *masks;
+    const XmmuAccess *access;
+    XmmuTableMapFn *map;
+    XmmuGuestWalk *walk;
+    EntryRef entry[XMMU_MAX_LEVEL + 1];
+} Walker;
+
+bool xmmu_map_through_slots(XmmuVcpu *vcpu, gpa_t gpa, bool write,
+                            XmmuTablePage *page)
+{
+    gfn_t gfn = gpa >> XMMU_PAGE_SHIFT;
+    unsigned as_id = vcpu->regs.smm ? XMMU_AS_SMM : XMMU_AS_NORMAL;
+    const XmmuRegion *slot = xmmu_slot_find(vcpu->vm, as_id, gfn);
+
+    (void)write;        /* a slot is writable or not, whoever asks */
+    if (!slot) {
+        *page = (XmmuTablePage) { NULL };
+        return true;
+    }
+    page->host = (uint8_t *)(uintptr_t)xmmu_slot_hpa(slot, gfn);
+    page->writable = !(slot->flags & XMMU_REGION_READONLY);
+    return true;
+}
+
+static uint32_t pfec(const Walker *w, uint32_t cause)
+{
+    const XmmuAccess *access = w->access;
+
+    if (access->want == XMMU_PROT_WRITE) {
+        cause |= XMMU_PFEC_W;
+    }
+    if (access->user) {
+        cause |= XMMU_PFEC_U;
+    }
+    if (access->want == XMMU_PROT_EXEC && w->masks->fetch_in_pfec) {
+        cause |= XMMU_PFEC_I;
+    }
+    return cause;
+}
+
+static XmmuWalkStatus fault(Walker *w, uint32_t cause)
+{
+    w->walk->exception = (XmmuException) {
+        .vector = XMMU_EXC_PF,
+        .error_code = pfec(w, cause),
+        .cr2 = w->access->gva,
+    };
+    return XMMU_WALK_FAULT;
+}
+
+static uint64_t read_entry(const Walker *w, const EntryRef *ref)
+{
+    unsigned size = w->masks->guest->entry_size;
+
+    if (!ref->host) {
+        return w->vcpu->vm->services->read_bus(w->vcpu->vm->opaque,
+                                               w->vcpu->regs.smm, ref->gpa, size);
+    }
+    if (size == 4) {
+        return __atomic_load_n((uint32_t *)ref->host, __ATOMIC_RELAXED);
+    }
+    return __atomic_load_n((uint64_t *)ref->host, __ATOMIC_RELAXED);
+}
+
+static bool load_entry(Walker *w, int level, gpa_t table)
+{
+    const XmmuGuestFormat *format = w->masks->guest;
+    EntryRef *ref = &w->entry[level];
+    XmmuTablePage page;
+    unsigned index = xmmu_guest_index(format, level, w->access->gva);
+
+    ref->gpa = (table + index * format->entry_size) & w->masks->gpa_mask;
+    if (!w->map(w->vcpu, ref->gpa & XMMU_PAGE_MASK, false, &page)) {
+        return false;
+    }
+    ref->host = page.host ? page.host + (ref->gpa & ~XMMU_PAGE_MASK) : NULL;
+    ref->writable = page.host && page.writable;
+    w->walk->uncached |= !page.host;
+    w->walk->table_gfn[level] = ref->gpa >> XMMU_PAGE_SHIFT;
+    w->walk->gpte[level].raw = read_entry(w, ref);
+    return true;
+}
+
+/* PDPTEs are registers in PAE paging: Intel SDM vol. 3, 4.4.1. */
+static bool entry_is_register(const Walker *w, int level)
+{
+    return w->masks->guest == &xmmu_guest_pae && level == XMMU_PAE_ROOT_LEVEL;
+}
+
+static bool is_leaf(const XmmuMasks *masks, XmmuGpte gpte, int level)
+{
+    return level == 1 ||
+           ((gpte.raw & XMMU_GPTE_PS) && (masks->large_levels >> level & 1));
+}
+
+uint8_t xmmu_gpte_access(XmmuGpte gpte)
+{
+    uint8_t access = XMMU_ACC_EXEC;
+
+    if (gpte.raw & XMMU_GPTE_W) {
+        access |= XMMU_ACC_WRITE;
+    }
+    if (gpte.raw & XMMU_GPTE_U) {
+        access |= XMMU_ACC_USER;
+    }
+    if (gpte.raw & XMMU_GPTE_NX) {
+        access &= ~XMMU_ACC_EXEC;       /* reserved, and refused, without NXE */
+    }
+    return access;
+}
+
+gpa_t xmmu_gpte_frame(const XmmuMasks *masks, XmmuGpte gpte, int level)
+{
+    gpa_t frame = gpte.raw & masks->addr_mask;
+
+    if (level > 1) {
+        frame &= ~(((gpa_t)1 << xmmu_guest_shift(masks->guest, level)) - 1);
+    }
+    if (masks->guest == &xmmu_guest_32bit && level == 2) {
+        frame |= (gpte.raw & 0x1fe000) << 19;   /* PSE-36: bits 39:32 */
+    }
+    return frame;
+}
+
+static void finish_path(Walker *w, int level)
+{
+    XmmuGuestWalk *walk = w->walk;
+    XmmuGpte leaf = walk->gpte[level];
+    unsigned shift = xmmu_guest_shift(w->masks->guest, level);
+    gpa_t offset = w->access->gva & (((gva_t)1 << shift) - 1);
+
+    walk->level = level;
+    walk->page_shift = shift;
+    walk->dirty = leaf.raw & XMMU_GPTE_D;
+    walk->pkey = w->vcpu->role.lma ? leaf.raw >> XMMU_GPTE_PK_SHIFT & 15 : 0;
+    walk->gpa = (xmmu_gpte_frame(w->masks, leaf, level) + offset) &
+                w->masks->gpa_mask;
+}
+
+/* Follow the path to its leaf, checking presence and reserved bits. */
+static XmmuWalkStatus follow(Walker *w)
+{
+    XmmuGuestWalk *walk = w->walk;
+    const XmmuRegs *regs = &w->vcpu->regs;
+    int level = w->masks->guest->levels;
+    gpa_t table = regs->cr3 & w->masks->addr_mask;
+
+    walk->access = XMMU_ACC_ALL;
+    for (;; level--) {
+        XmmuGpte *gpte = &walk->gpte[level];
+        bool leaf;
+
+        walk->table_access[level] = walk->access;
+        if (entry_is_register(w, level)) {
+            gpte->raw = regs->pdpte[w->access->gva >> 30 & 3];
+            walk->table_gfn[level] = XMMU_NO_GFN;
+        } else if (!load_entry(w, level, table)) {
+            return XMMU_WALK_ABORTED;
+        }
+        if (!(gpte->raw & XMMU_GPTE_P)) {
+            return fault(w, 0);
+        }
+        leaf = is_leaf(w->masks, *gpte, level);
+        if (gpte->raw & w->masks->rsvd[level][leaf && level > 1]) {
+            return fault(w, XMMU_PFEC_RSVD | XMMU_PFEC_P);
+        }
+        if (!entry_is_register(w, level)) {
+            walk->access &= xmmu_gpte_access(*gpte);
+        }
+        if (leaf) {
+            finish_path(w, level);
+            return XMMU_WALK_OK;
+        }
+        table = gpte->raw & w->masks->addr_mask;
+    }
+}
+
+static bool compare_and_set(const Walker *w, const EntryRef *ref, uint64_t old,
+                            uint64_t new)
+{
+    if (w->masks->guest->entry_size == 4) {
+        uint32_t expected = old;
+
+        return __atomic_compare_exchange_n((uint32_t *)ref->host, &expected,
+                                           (uint32_t)new, false,
+                                           __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+    }
+    return __atomic_compare_exchange_n((uint64_t *)ref->host, &old, new, false,
+                                       __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+}
+
+/* Set A or D in one entry.  A table in ROM or MMIO keeps its bits. */
+static XmmuWalkStatus mark_entry(Walker *w, int level, uint64_t bits)
+{
+    const XmmuServices *services = w->vcpu->vm->services;
+    EntryRef *ref = &w->entry[level];
+    XmmuGpte *gpte = &w->walk->gpte[level];
+    XmmuTablePage page;
+
+    if (!(bits & ~gpte->raw) || !ref->writable) {
+        return XMMU_WALK_OK;
+    }
+    if (!w->map(w->vcpu, ref->gpa & XMMU_PAGE_MASK, true, &page)) {
+        return XMMU_WALK_ABORTED;
+    }
+    if (!page.host || !page.writable ||
+        page.host != ref->host - (ref->gpa & ~XMMU_PAGE_MASK) ||
+        !compare_and_set(w, ref, gpte->raw, gpte->raw | bits)) {
+        return XMMU_WALK_RACED;
+    }
+    gpte->raw |= bits;
+    if (services->guest_written) {
+        services->guest_written(w->vcpu->vm->opaque, (uintptr_t)ref->host,
+                                w->masks->guest->entry_size);
+    }
+    return XMMU_WALK_OK;
+}
+
+static XmmuWalkStatus mark_path(Walker *w)
+{
+    XmmuGuestWalk *walk = w->walk;
+
+    for (int level = w->masks->guest->levels; level >= walk->level; level--) {
+        uint64_t bits = XMMU_GPTE_A;
+        XmmuWalkStatus status;
+
+        if (entry_is_register(w, level)) {
+            continue;
+        }
+        if (level == walk->level && w->access->want == XMMU_PROT_WRITE) {
+            bits |= XMMU_GPTE_D;
+        }
+        status = mark_entry(w, level, bits);
+        if (status != XMMU_WALK_OK) {
+            return status;
+        }
+    }
+    walk->dirty = w->access->want == XMMU_PROT_WRITE || walk->dirty;
+    return XMMU_WALK_OK;
+}
+
+static bool pkey_denies(const Walker *w, uint8_t want)
+{
+    return xmmu_pkey_denies(w->vcpu->role, &w->vcpu->regs, want, w->access->user,
+                            w->walk->access, w->walk->pkey);
+}
+
+static void walk_without_paging(XmmuVcpu *vcpu, const XmmuAccess *access,
+                                XmmuGuestWalk *walk)
+{
+    walk->access = XMMU_ACC_ALL;
+    walk->page_shift = XMMU_PAGE_SHIFT;
+    walk->dirty = true;
+    walk->gpa = access->gva & vcpu->masks.gpa_mask;
+}
+
+XmmuWalkStatus xmmu_guest_walk(XmmuVcpu *vcpu, const XmmuAccess *access,
+                               XmmuTableMapFn *map, XmmuGuestWalk *walk)
+{
+    Walker w = {
+        .vcpu = vcpu,
+        .masks = &vcpu->masks,
+        .access = access,
+        .map = map,
+        .walk = walk,
+    };
+    XmmuWalkStatus status;
+    uint32_t denied = 0;
+
+    xmmu_count(&vcpu->stats.guest_walks);
+    walk->uncached = false;
+    walk->level = 0;
+    walk->pkey = 0;
+    if (!vcpu->role.pg) {
+        walk_without_paging(vcpu, access, walk);
+        return XMMU_WALK_OK;
+    }
+    status = follow(&w);
+    if (status != XMMU_WALK_OK) {
+        return status;
+    }
+    if (!xmmu_perm_allows(vcpu->masks.guest_perm, access->want, access->user,
+                          access->smap_off, walk->access)) {
+        denied |= XMMU_PFEC_P;
+    }
+    if (pkey_denies(&w, access->want)) {
+        denied |= XMMU_PFEC_P | XMMU_PFEC_PK;
+    }
+    return denied ? fault(&w, denied) : mark_path(&w);
+}
+
+uint8_t xmmu_guest_prot(const XmmuVcpu *vcpu, const XmmuAccess *access,
+                        const XmmuGuestWalk *walk)
+{
+    uint8_t prot = 0;
+
+    for (uint8_t want = XMMU_PROT_READ; want <= XMMU_PROT_EXEC; want <<= 1) {
+        if (xmmu_perm_allows(vcpu->masks.guest_perm, want, access->user,
+                             access->smap_off, walk->access) &&
+            !xmmu_pkey_denies(vcpu->role, &vcpu->regs, want, access->user,
+                              walk->access, walk->pkey)) {
+            prot |= want;
+        }
+    }
+    if (!walk->dirty) {
+        prot &= ~XMMU_PROT_WRITE;
+    }
+    return prot;
+}
+
+bool xmmu_guest_walk_debug(XmmuVcpu *vcpu, gva_t gva, XmmuTableMapFn *map,
+                           gpa_t *gpa)
+{
+    XmmuAccess access = { .gva = gva, .want = XMMU_PROT_READ };
+    XmmuGuestWalk walk = { .level = 0 };
+    Walker w = {
+        .vcpu = vcpu,
+        .masks = &vcpu->masks,
+        .access = &access,
+        .map = map,
+        .walk = &walk,
+    };
+
+    if (!vcpu->role.pg) {
+        walk_without_paging(vcpu, &access, &walk);
+    } else if (follow(&w) != XMMU_WALK_OK) {
+        return false;
+    }
+    *gpa = walk.gpa;
+    return true;
+}

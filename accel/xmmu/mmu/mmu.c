@@ -1,0 +1,190 @@
+/*
+ * xmmu: the VM, its vCPUs and their registers
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Owns the creation of VMs and vCPUs and what happens when a vCPU's registers
+ * change: role, masks and root follow, and nothing is done when they are what
+ * they were.
+ */
+#include <string.h>
+#include "flush.h"
+#include "roots.h"
+#include "shadow.h"
+#include "tdp.h"
+
+#define DEFAULT_MAX_TABLES 16384
+
+XmmuVm *xmmu_vm_new(const XmmuConfig *config, const XmmuServices *services,
+                    void *opaque)
+{
+    XmmuVm *vm = g_new0(XmmuVm, 1);
+
+    vm->config = *config;
+    if (!vm->config.max_tables) {
+        vm->config.max_tables = DEFAULT_MAX_TABLES;
+    }
+    if (!vm->config.tdp_levels) {
+        vm->config.tdp_levels = 4;
+    }
+    g_assert(vm->config.prev_roots <= XMMU_PREV_ROOTS_MAX);
+    vm->services = services;
+    vm->opaque = opaque;
+    vm->format = !config->tdp ? &xmmu_host_legacy
+               : config->tdp_format == XMMU_TDP_EPT ? &xmmu_host_ept
+                                                    : &xmmu_host_npt;
+    g_rw_lock_init(&vm->mmu_lock);
+    vm->arena = xmmu_arena_new();
+    vm->vcpus = g_ptr_array_new();
+    vm->scratch = g_ptr_array_new();
+    g_queue_init(&vm->shadow_tables);
+    xmmu_slots_init(vm);
+    return vm;
+}
+
+static void free_tdp_roots(XmmuVm *vm)
+{
+    for (unsigned i = 0; i < XMMU_AS_COUNT; i++) {
+        if (vm->tdp_root[i]) {
+            xmmu_tdp_free_subtree(vm->tdp_root[i]);
+            vm->tdp_root[i] = NULL;
+        }
+    }
+}
+
+typedef struct LastCall {
+    XmmuRcuHead rcu;
+    XmmuVm *vm;
+} LastCall;
+
+/* Runs after the callbacks of all tables, which were queued before. */
+static void vm_reclaim(XmmuRcuHead *head)
+{
+    LastCall *last = (LastCall *)head;
+    XmmuVm *vm = last->vm;
+
+    xmmu_slots_cleanup(vm);
+    xmmu_arena_free(vm->arena);
+    g_ptr_array_free(vm->vcpus, true);
+    g_ptr_array_free(vm->scratch, true);
+    g_rw_lock_clear(&vm->mmu_lock);
+    g_free(vm);
+    g_free(last);
+}
+
+void xmmu_vm_free(XmmuVm *vm)
+{
+    LastCall *last = g_new0(LastCall, 1);
+
+    g_assert(vm->vcpus->len == 0);
+    last->vm = vm;
+    xmmu_write_lock(vm, XMMU_REASON_HOST);
+    xmmu_shadow_zap_all(vm);
+    free_tdp_roots(vm);
+    xmmu_write_unlock(vm);
+    vm->services->rcu_call(&last->rcu, vm_reclaim);
+}
+
+const XmmuConfig *xmmu_vm_config(const XmmuVm *vm)
+{
+    return &vm->config;
+}
+
+void xmmu_vm_zap_all(XmmuVm *vm)
+{
+    xmmu_write_lock(vm, XMMU_REASON_HOST);
+    if (vm->config.tdp) {
+        xmmu_tdp_zap_all(vm);
+    } else {
+        xmmu_shadow_zap_all(vm);
+    }
+    xmmu_flush_owe(vm);
+    xmmu_write_unlock(vm);
+}
+
+/* ---- vCPU ------------------------------------------------------------- */
+
+XmmuVcpu *xmmu_vcpu_new(XmmuVm *vm, unsigned index, const XmmuCpuCaps *caps)
+{
+    XmmuVcpu *vcpu = g_new0(XmmuVcpu, 1);
+
+    vcpu->vm = vm;
+    vcpu->index = index;
+    vcpu->caps = *caps;
+    xmmu_write_lock(vm, XMMU_REASON_GUEST);
+    g_ptr_array_add(vm->vcpus, vcpu);
+    xmmu_write_unlock(vm);
+    xmmu_vcpu_set_regs(vcpu, &(XmmuRegs) { 0 });
+    return vcpu;
+}
+
+static void add_stats(XmmuStats *sum, const XmmuStats *more)
+{
+    uint64_t *to = (uint64_t *)sum;
+    const uint64_t *from = (const uint64_t *)more;
+
+    for (size_t i = 0; i < sizeof(*sum) / sizeof(*to); i++) {
+        __atomic_fetch_add(&to[i], __atomic_load_n(&from[i], __ATOMIC_RELAXED),
+                           __ATOMIC_RELAXED);
+    }
+}
+
+void xmmu_vcpu_free(XmmuVcpu *vcpu)
+{
+    XmmuVm *vm = vcpu->vm;
+
+    xmmu_roots_drop(vcpu);
+    xmmu_write_lock(vm, XMMU_REASON_GUEST);
+    g_ptr_array_remove_fast(vm->vcpus, vcpu);
+    add_stats(&vm->stats, &vcpu->stats);        /* an unplugged vCPU's work stays */
+    xmmu_write_unlock(vm);
+    g_free(vcpu);
+}
+
+void xmmu_vcpu_set_regs(XmmuVcpu *vcpu, const XmmuRegs *regs)
+{
+    XmmuVcpuRole role = xmmu_vcpu_role(&vcpu->caps, regs);
+
+    vcpu->regs = *regs;
+    if (role.word == vcpu->role.word) {
+        xmmu_count(&vcpu->stats.role_skips);
+    } else {
+        xmmu_count(&vcpu->stats.role_changes);
+        vcpu->role = role;
+        xmmu_masks_compute(role, &vcpu->masks);
+    }
+    xmmu_roots_select(vcpu);
+    xmmu_roots_set_pdptes(vcpu);
+}
+
+void xmmu_vcpu_flush_guest(XmmuVcpu *vcpu)
+{
+    xmmu_count(&vcpu->stats.cr3_loads);
+    xmmu_roots_sync(vcpu, true);
+    /* The vCPU has run nothing since it flushed, so it has flushed now. */
+    xmmu_flush_done(vcpu);
+}
+
+void xmmu_vcpu_invlpg(XmmuVcpu *vcpu, gva_t gva)
+{
+    XmmuTable *root = vcpu->root.table;
+
+    xmmu_count(&vcpu->stats.invlpg);
+    if (vcpu->vm->config.tdp || !root || !xmmu_needs_sync(root)) {
+        return;
+    }
+    xmmu_write_lock(vcpu->vm, XMMU_REASON_GUEST);
+    if (!root->unlinked) {
+        xmmu_sync_gva(vcpu, root, gva);
+    }
+    xmmu_write_unlock(vcpu->vm);
+}
+
+void xmmu_vcpu_reset(XmmuVcpu *vcpu)
+{
+    xmmu_roots_drop(vcpu);
+    vcpu->role.word = 0;
+    xmmu_vcpu_set_regs(vcpu, &(XmmuRegs) { 0 });
+    xmmu_flush_done(vcpu);
+}
+

@@ -1,0 +1,579 @@
+/*
+ * xmmu: shadow tables
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Owns the shadow tables: their hash, their life, and the fault that builds them.
+ * An indirect table shadows one guest table (or a part of it) in one role; a
+ * direct table maps frames linearly where the guest has one large page and we need
+ * small ones, or where the guest does not page at all.
+ *
+ * A table is what its key (gfn, page role) says.  A child is followed only if its
+ * whole key is the one that the guest's entry asks for; otherwise it is unlinked
+ * first.  Mistaking one role for another is how shadow MMUs have handed out pages
+ * they did not own.
+ *
+ * Everything here needs mmu_lock for writing, and the RCU read section of the
+ * caller keeps tables readable that are zapped on the way.
+ */
+#include <string.h>
+#include "flush.h"
+#include "roots.h"
+#include "shadow.h"
+
+/* ---- Finding and making ---------------------------------------------------- */
+
+static uint64_t frame_of(const XmmuTable *table)
+{
+    return table->role.direct ? table->gfn : table->hfn;
+}
+
+static XmmuTable *find(XmmuVm *vm, uint64_t frame, gfn_t gfn, XmmuPageRole role)
+{
+    XmmuTable *table = *xmmu_shadow_bucket(vm, frame);
+
+    while (table && (table->gfn != gfn || table->role.word != role.word ||
+                     frame_of(table) != frame)) {
+        table = table->hash_next;
+    }
+    return table;
+}
+
+static void copy_guest_entries(XmmuTable *table)
+{
+    size_t size = xmmu_guest_copy_size(table->role);
+    const uint64_t *from = (const uint64_t *)(uintptr_t)
+        ((table->hfn << XMMU_PAGE_SHIFT) + xmmu_guest_copy_offset(table->role));
+    uint64_t *to = table->guest_copy;
+
+    for (size_t i = 0; i < size / sizeof(*to); i++) {
+        to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+    }
+}
+
+/* Protect the guest's table before it is read.  Somebody may still have it
+ * writable in a TLB, so the table is born unsync. */
+static void begin_tracking(XmmuTable *table)
+{
+    xmmu_track_add(table);
+    xmmu_write_protect(table->vm, table->hfn);
+    table->protected_at = xmmu_flush_tick(table->vm);
+    table->unsync = true;
+    copy_guest_entries(table);
+}
+
+static void hash_insert(XmmuTable *table)
+{
+    XmmuTable **bucket = xmmu_shadow_bucket(table->vm, frame_of(table));
+
+    table->hash_next = *bucket;
+    *bucket = table;
+    g_queue_push_head_link(&table->vm->shadow_tables, &table->link);
+}
+
+static void hash_remove(XmmuTable *table)
+{
+    XmmuTable **p = xmmu_shadow_bucket(table->vm, frame_of(table));
+
+    while (*p != table) {
+        p = &(*p)->hash_next;
+    }
+    *p = table->hash_next;
+    g_queue_unlink(&table->vm->shadow_tables, &table->link);
+}
+
+XmmuTable *xmmu_shadow_get(XmmuVcpu *vcpu, gfn_t gfn, XmmuPageRole role)
+{
+    XmmuVm *vm = vcpu->vm;
+    uint64_t frame = gfn;
+    XmmuTable *table;
+
+    xmmu_assert_write_locked(vm);
+    if (!role.direct) {
+        const XmmuRegion *slot = xmmu_slot_find(vm, xmmu_role_as(role), gfn);
+
+        g_assert(slot);
+        frame = xmmu_slot_hpa(slot, gfn) >> XMMU_PAGE_SHIFT;
+    }
+    table = find(vm, frame, gfn, role);
+    if (table) {
+        /* A new way to it must see the guest's table as it is now. */
+        if (xmmu_needs_sync(table)) {
+            xmmu_sync_root(vcpu, table, false);
+        }
+        return table;
+    }
+    table = xmmu_table_new(vm, gfn, role);
+    if (!table) {
+        return NULL;
+    }
+    if (!role.direct) {
+        table->hfn = frame;
+        begin_tracking(table);
+    }
+    hash_insert(table);
+    return table;
+}
+
+/* ---- Links and the end ------------------------------------------------------ */
+
+void xmmu_shadow_linked(XmmuTable *child, XmmuSpte *sptep)
+{
+    xmmu_ptr_list_add(&child->parents, sptep);
+    if (xmmu_needs_sync(child)) {
+        xmmu_unsync_link(xmmu_table_of(sptep), xmmu_spte_index(sptep));
+    }
+}
+
+/* A table without parents may be linked again soon (the guest switches between
+ * processes); one that is empty, or would have to be compared first, is not worth
+ * keeping. */
+static bool worth_keeping(const XmmuTable *table)
+{
+    return table->present && !table->unsync;
+}
+
+void xmmu_shadow_unlinked(XmmuTable *child, XmmuSpte *sptep)
+{
+    xmmu_ptr_list_remove(&child->parents, sptep);
+    xmmu_unsync_unlink(xmmu_table_of(sptep), xmmu_spte_index(sptep));
+    if (xmmu_ptr_list_empty(&child->parents) && !child->root_refs &&
+        !child->unlinked && !worth_keeping(child)) {
+        xmmu_shadow_zap(child);
+    }
+}
+
+static void clear_entries(XmmuTable *table)
+{
+    for (unsigned i = 0; i < XMMU_ENTRIES; i++) {
+        if (table->spt[i].raw) {
+            xmmu_spte_set(table, i, (XmmuSpte) { 0 });
+        }
+    }
+}
+
+static void clear_parents(XmmuTable *table)
+{
+    while (!xmmu_ptr_list_empty(&table->parents)) {
+        XmmuSpte *sptep = xmmu_ptr_list_get(&table->parents, 0);
+
+        xmmu_spte_set(xmmu_table_of(sptep), xmmu_spte_index(sptep),
+                      (XmmuSpte) { 0 });
+    }
+}
+
+void xmmu_shadow_zap(XmmuTable *table)
+{
+    xmmu_assert_write_locked(table->vm);
+    g_assert(!table->unlinked);
+    __atomic_store_n(&table->unlinked, true, __ATOMIC_RELEASE);
+    if (!table->role.pae_root) {
+        hash_remove(table);
+    }
+    if (!table->role.direct && !table->role.pae_root) {
+        xmmu_track_remove(table);
+    }
+    clear_parents(table);
+    clear_entries(table);
+    __atomic_store_n(&table->unsync, false, __ATOMIC_RELEASE);
+    if (!table->root_refs) {
+        xmmu_table_free(table);
+    }
+}
+
+void xmmu_shadow_put_root(XmmuTable *table)
+{
+    xmmu_assert_write_locked(table->vm);
+    g_assert(table->root_refs > 0);
+    if (--table->root_refs) {
+        return;
+    }
+    if (table->unlinked) {
+        xmmu_table_free(table);
+    } else if (table->role.pae_root) {
+        xmmu_shadow_zap(table);
+    }
+}
+
+/* ---- Zapping ranges --------------------------------------------------------- */
+
+static bool overlaps(gfn_t a, uint64_t na, gfn_t b, uint64_t nb)
+{
+    return a < b + nb && b < a + na;
+}
+
+static void zap_leaves(XmmuTable *table, gfn_t gfn, uint64_t npages)
+{
+    const XmmuHostFormat *format = table->vm->format;
+    int level = table->role.level;
+
+    for (unsigned i = 0; i < XMMU_ENTRIES && table->present; i++) {
+        XmmuSpte spte = table->spt[i];
+
+        if (xmmu_spte_present(format, spte) &&
+            xmmu_spte_is_leaf(format, spte, level) &&
+            overlaps(xmmu_table_leaf_gfn(table, i), xmmu_level_pages(level),
+                     gfn, npages)) {
+            xmmu_spte_set(table, i, (XmmuSpte) { 0 });
+        }
+    }
+}
+
+/* A frame's A20 alias moves with it, so such tables go on any change. */
+static bool shadows(const XmmuTable *table, gfn_t gfn, uint64_t npages)
+{
+    return table->role.a20_masked ||
+           (!table->role.direct && overlaps(table->gfn, 1, gfn, npages));
+}
+
+void xmmu_shadow_zap_gfns(XmmuVm *vm, unsigned as_id, gfn_t gfn, uint64_t npages)
+{
+    bool again = true;
+
+    xmmu_assert_write_locked(vm);
+    /* Zapping one may free others: start over after each. */
+    while (again) {
+        again = false;
+        for (GList *l = vm->shadow_tables.head; l; l = l->next) {
+            XmmuTable *table = l->data;
+
+            if (xmmu_role_as(table->role) != as_id) {
+                continue;
+            }
+            if (shadows(table, gfn, npages)) {
+                xmmu_shadow_zap(table);
+                again = true;
+                break;
+            }
+            zap_leaves(table, gfn, npages);
+        }
+    }
+}
+
+void xmmu_shadow_zap_all(XmmuVm *vm)
+{
+    xmmu_assert_write_locked(vm);
+    while (vm->shadow_tables.head) {
+        xmmu_shadow_zap(vm->shadow_tables.head->data);
+    }
+}
+
+/* ---- The fault ---------------------------------------------------------------- */
+
+typedef struct ShadowFault {
+    XmmuVcpu *vcpu;
+    XmmuFault *fault;
+    const XmmuGuestWalk *walk;
+    const XmmuRegion *slot;     /* NULL: MMIO */
+    uint8_t access;             /* XMMU_ACC_* of the leaf to be */
+    int level;                  /* of the leaf to be */
+} ShadowFault;
+
+/* Keep the number of tables bounded: the oldest go first. */
+static void reclaim(XmmuVm *vm)
+{
+    if (vm->shadow_tables.length < vm->config.max_tables) {
+        return;
+    }
+    xmmu_count_shared(&vm->stats.reclaims, 1);
+    while (vm->shadow_tables.length > vm->config.max_tables / 8 * 7) {
+        xmmu_shadow_zap(vm->shadow_tables.tail->data);
+    }
+}
+
+static bool is_write(const ShadowFault *f)
+{
+    return f->fault->access.want == XMMU_PROT_WRITE;
+}
+
+/* The guest's entry at @level of the walk as it is now; false: not in RAM. */
+static bool read_again(const ShadowFault *f, int level, uint64_t *value)
+{
+    const XmmuGuestFormat *format = f->vcpu->masks.guest;
+    unsigned offset = xmmu_guest_index(format, level, f->fault->access.gva) *
+                      format->entry_size;
+    XmmuTablePage page;
+
+    xmmu_map_through_slots(f->vcpu, f->walk->table_gfn[level] << XMMU_PAGE_SHIFT,
+                           false, &page);
+    if (!page.host) {
+        return false;
+    }
+    if (format->entry_size == 4) {
+        *value = __atomic_load_n((uint32_t *)(page.host + offset), __ATOMIC_RELAXED);
+    } else {
+        *value = __atomic_load_n((uint64_t *)(page.host + offset), __ATOMIC_RELAXED);
+    }
+    return true;
+}
+
+/* Have the guest's entries stayed as they were walked? */
+static bool walk_is_current(const ShadowFault *f)
+{
+    const XmmuGuestWalk *walk = f->walk;
+
+    if (!walk->level) {
+        return true;
+    }
+    for (int level = f->vcpu->masks.guest->levels; level >= walk->level; level--) {
+        uint64_t now;
+
+        if (walk->table_gfn[level] == XMMU_NO_GFN) {
+            continue;                   /* a PDPTE register */
+        }
+        if (!read_again(f, level, &now) || now != walk->gpte[level].raw) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/*
+ * CR0.WP=0 and a supervisor write to a read-only user page: hardware runs with
+ * WP=1, so the entry becomes a writable supervisor page, not executable if SMEP
+ * would have forbidden it.  SMAP and protection keys could not be checked on such
+ * an entry; then nothing is kept and the write is done once.
+ */
+static bool write_without_wp(ShadowFault *f)
+{
+    XmmuVcpuRole role = f->vcpu->role;
+
+    if (!is_write(f) || (f->access & XMMU_ACC_WRITE)) {
+        return true;
+    }
+    if (role.smap || role.pke || role.pks) {
+        return false;
+    }
+    f->access |= XMMU_ACC_WRITE;
+    if (f->access & XMMU_ACC_USER) {
+        f->access &= ~XMMU_ACC_USER;
+        f->access &= role.smep ? ~XMMU_ACC_EXEC : XMMU_ACC_ALL;
+    }
+    return true;
+}
+
+static int leaf_level(const ShadowFault *f)
+{
+    XmmuVm *vm = f->vcpu->vm;
+    gfn_t gfn = f->walk->gpa >> XMMU_PAGE_SHIFT;
+    bool linear = f->walk->level == 0 || f->walk->page_shift >= 21;
+
+    if (!f->slot || !linear || !vm->config.huge_pages ||
+        f->vcpu->role.a20_masked ||
+        xmmu_track_splits(vm, xmmu_slot_hpa(f->slot, gfn) >> XMMU_PAGE_SHIFT)) {
+        return XMMU_LEVEL_4K;
+    }
+    return xmmu_slot_max_level(f->slot, gfn, XMMU_LEVEL_2M);
+}
+
+/* Key of the table that the guest's entry at @parent's level asks for. */
+static void child_key(const ShadowFault *f, const XmmuTable *parent, unsigned index,
+                      gfn_t *gfn, XmmuPageRole *role)
+{
+    const XmmuGuestWalk *walk = f->walk;
+    int level = parent->role.level - 1;
+
+    /* 32-bit paging has two levels; the PAE root above stands for CR3. */
+    if (walk->level && level >= walk->level) {
+        *gfn = walk->table_gfn[level];
+        *role = xmmu_child_role_indirect(parent->role, index,
+                                         walk->table_access[level]);
+        return;
+    }
+    /* Linear before A20 is masked: that bit is below the base of any table. */
+    *gfn = (walk->gpa >> XMMU_PAGE_SHIFT) & ~(xmmu_level_pages(level + 1) - 1);
+    *role = xmmu_child_role_direct(parent->role, f->access, walk->pkey);
+}
+
+static XmmuTable *link_child(ShadowFault *f, XmmuTable *table, unsigned index,
+                             gfn_t gfn, XmmuPageRole role)
+{
+    XmmuVm *vm = table->vm;
+    XmmuTable *child = xmmu_shadow_get(f->vcpu, gfn, role);
+
+    if (!child || table->unlinked) {
+        return NULL;
+    }
+    g_assert(child->gfn == gfn && child->role.word == role.word &&
+             child->role.level + 1 == table->role.level);
+    xmmu_table_set_gpte(table, index, f->walk->gpte[table->role.level]);
+    xmmu_spte_set(table, index, xmmu_spte_table(vm->format, xmmu_table_hpa(child),
+                                                table->role.pae_root));
+    return child;
+}
+
+/* The next table on the way to the leaf; NULL: no memory, or @table was lost. */
+static XmmuTable *descend(ShadowFault *f, XmmuTable *table)
+{
+    const XmmuHostFormat *format = table->vm->format;
+    unsigned index = xmmu_level_index(f->fault->access.gva >> XMMU_PAGE_SHIFT,
+                                      table->role.level);
+    XmmuSpte spte = table->spt[index];
+    XmmuTable *child;
+    XmmuPageRole role;
+    gfn_t gfn;
+
+    child_key(f, table, index, &gfn, &role);
+    if (xmmu_spte_present(format, spte) &&
+        !xmmu_spte_is_leaf(format, spte, table->role.level)) {
+        child = xmmu_table_at(xmmu_spte_hpa(spte));
+        if (child->gfn == gfn && child->role.word == role.word) {
+            child->flood = 0;
+            xmmu_table_set_gpte(table, index, f->walk->gpte[table->role.level]);
+            return child;
+        }
+        xmmu_count(&f->vcpu->stats.role_conflicts);
+    }
+    if (spte.raw) {
+        xmmu_spte_set(table, index, (XmmuSpte) { 0 });
+    }
+    child = link_child(f, table, index, gfn, role);
+    if (child && child->role.direct) {
+        child->guest_shift = MAX(child->guest_shift, f->walk->page_shift);
+    }
+    return child;
+}
+
+static XmmuPfResult by_hand(ShadowFault *f, bool mmio)
+{
+    f->fault->gpa = f->walk->gpa;
+    f->fault->mmio = mmio;
+    f->fault->prot = xmmu_guest_prot(f->vcpu, &f->fault->access, f->walk);
+    return XMMU_PF_EMULATE;
+}
+
+static XmmuSpte leaf_entry(const ShadowFault *f, const XmmuTable *table)
+{
+    XmmuVm *vm = f->vcpu->vm;
+    gfn_t gfn = f->walk->gpa >> XMMU_PAGE_SHIFT;
+    XmmuLeaf leaf = {
+        .level = table->role.level,
+        .access = f->access,
+        .pkey = f->walk->pkey,
+        .dirty = is_write(f),
+    };
+
+    if (!f->slot) {
+        return xmmu_spte_mmio(vm->format, xmmu_slots_generation(vm,
+                              xmmu_role_as(table->role)), f->access);
+    }
+    leaf.hpa = xmmu_slot_hpa(f->slot, gfn & ~(xmmu_level_pages(leaf.level) - 1));
+    leaf.host_ro = f->slot->flags & XMMU_REGION_READONLY;
+    return xmmu_spte_leaf(vm->format, &leaf);
+}
+
+/* Everything above the leaf is there; the path may be gone again after the
+ * question about tracking, if the page is a table of the path itself. */
+static XmmuPfResult install_leaf(ShadowFault *f, XmmuTable *table)
+{
+    XmmuVm *vm = table->vm;
+    unsigned index = xmmu_level_index(f->fault->access.gva >> XMMU_PAGE_SHIFT,
+                                      table->role.level);
+    hfn_t hfn = f->slot ? xmmu_slot_hpa(f->slot, f->walk->gpa >> XMMU_PAGE_SHIFT)
+                          >> XMMU_PAGE_SHIFT : 0;
+    XmmuSpte old, new;
+
+    if (f->slot && is_write(f) &&
+        xmmu_track_write(vm, f->vcpu, f->walk->gpa, hfn, f->fault->size)) {
+        return by_hand(f, false);
+    }
+    if (table->unlinked) {
+        return XMMU_PF_RETRY;
+    }
+    if (f->slot && !is_write(f) && xmmu_track_protected(vm, hfn)) {
+        f->access &= ~XMMU_ACC_WRITE;
+    }
+    old = table->spt[index];
+    new = leaf_entry(f, table);
+    xmmu_table_set_gpte(table, index, f->walk->gpte[table->role.level]);
+    if (old.raw == new.raw) {
+        return f->slot ? XMMU_PF_SPURIOUS : by_hand(f, true);
+    }
+    xmmu_spte_set(table, index, new);
+    return f->slot ? XMMU_PF_FIXED : by_hand(f, true);
+}
+
+static XmmuPfResult build(ShadowFault *f)
+{
+    XmmuTable *table = xmmu_roots_load(f->vcpu);
+
+    while (table && table->role.level > f->level) {
+        XmmuTable *next = descend(f, table);
+
+        if (next && next->unlinked) {
+            return XMMU_PF_RETRY;
+        }
+        if (!next && table->unlinked) {
+            return XMMU_PF_RETRY;
+        }
+        table = next;
+    }
+    return table ? install_leaf(f, table) : XMMU_PF_NOMEM;
+}
+
+static XmmuPfResult fault_locked(ShadowFault *f)
+{
+    XmmuVm *vm = f->vcpu->vm;
+    gfn_t gfn = f->walk->gpa >> XMMU_PAGE_SHIFT;
+    unsigned as_id = f->vcpu->regs.smm ? XMMU_AS_SMM : XMMU_AS_NORMAL;
+
+    f->slot = xmmu_slot_find(vm, as_id, gfn);
+    if (f->walk->uncached) {
+        return by_hand(f, !f->slot);
+    }
+    if (!walk_is_current(f)) {
+        return XMMU_PF_RETRY;
+    }
+    if (f->slot && is_write(f) && (f->slot->flags & XMMU_REGION_READONLY)) {
+        return by_hand(f, true);
+    }
+    f->access = f->walk->access;
+    if (!f->walk->dirty) {
+        f->access &= ~XMMU_ACC_WRITE;
+    }
+    if (!write_without_wp(f)) {
+        return by_hand(f, !f->slot);
+    }
+    reclaim(vm);
+    f->level = leaf_level(f);
+    return build(f);
+}
+
+static void count_result(XmmuVcpu *vcpu, XmmuPfResult result)
+{
+    switch (result) {
+    case XMMU_PF_FIXED:
+        xmmu_count(&vcpu->stats.faults_fixed);
+        break;
+    case XMMU_PF_SPURIOUS:
+        xmmu_count(&vcpu->stats.faults_spurious);
+        break;
+    default:
+        break;
+    }
+}
+
+XmmuPfResult xmmu_shadow_fault(XmmuVcpu *vcpu, XmmuFault *fault)
+{
+    XmmuGuestWalk walk = { .level = 0 };
+    ShadowFault f = { .vcpu = vcpu, .fault = fault, .walk = &walk };
+    XmmuPfResult result;
+
+    xmmu_count(&vcpu->stats.faults);
+    switch (xmmu_guest_walk(vcpu, &fault->access, xmmu_map_through_slots, &walk)) {
+    case XMMU_WALK_OK:
+        break;
+    case XMMU_WALK_FAULT:
+        fault->exception = walk.exception;
+        return XMMU_PF_GUEST;
+    case XMMU_WALK_RACED:
+        return XMMU_PF_RETRY;
+    case XMMU_WALK_ABORTED:
+        return XMMU_PF_NOMEM;
+    }
+    xmmu_write_lock(vcpu->vm, XMMU_REASON_GUEST);
+    result = fault_locked(&f);
+    xmmu_write_unlock(vcpu->vm);
+    count_result(vcpu, result);
+    return result;
+}

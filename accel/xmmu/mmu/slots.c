@@ -1,0 +1,181 @@
+/*
+ * xmmu: memory slots and frames
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Owns the map from guest frames to host frames and the per-frame bookkeeping of
+ * shadow paging.  The new map is published before what it changed is zapped, both
+ * under the write lock; faults look slots up again under the lock before they
+ * install anything, so no entry outlives its slot.
+ */
+#include <string.h>
+#include "flush.h"
+#include "shadow.h"
+#include "slots.h"
+#include "tdp.h"
+#include "vm.h"
+
+static XmmuSlots *current_slots(XmmuVm *vm, unsigned as_id)
+{
+    return __atomic_load_n(&vm->slots[as_id], __ATOMIC_ACQUIRE);
+}
+
+/* First region that ends after @gfn, or count. */
+static size_t region_after(const XmmuSlots *slots, gfn_t gfn)
+{
+    size_t low = 0, high = slots->count;
+
+    while (low < high) {
+        size_t mid = (low + high) / 2;
+        const XmmuRegion *region = &slots->regions[mid];
+
+        if (region->gfn + region->npages <= gfn) {
+            low = mid + 1;
+        } else {
+            high = mid;
+        }
+    }
+    return low;
+}
+
+const XmmuRegion *xmmu_slot_find(XmmuVm *vm, unsigned as_id, gfn_t gfn)
+{
+    const XmmuSlots *slots = current_slots(vm, as_id);
+    size_t i = region_after(slots, gfn);
+
+    if (i == slots->count || slots->regions[i].gfn > gfn) {
+        return NULL;
+    }
+    return &slots->regions[i];
+}
+
+uint32_t xmmu_slots_generation(XmmuVm *vm, unsigned as_id)
+{
+    return current_slots(vm, as_id)->generation;
+}
+
+static bool fits_level(const XmmuRegion *slot, gfn_t gfn, int level)
+{
+    uint64_t pages = xmmu_level_pages(level);
+    gfn_t base = gfn & ~(pages - 1);
+
+    return base >= slot->gfn && base + pages <= slot->gfn + slot->npages &&
+           !(xmmu_slot_hpa(slot, base) & ((pages << XMMU_PAGE_SHIFT) - 1));
+}
+
+int xmmu_slot_max_level(const XmmuRegion *slot, gfn_t gfn, int limit)
+{
+    int level = XMMU_LEVEL_4K;
+
+    while (level < limit && fits_level(slot, gfn, level + 1)) {
+        level++;
+    }
+    return level;
+}
+
+XmmuChunk *xmmu_chunk_find(XmmuVm *vm, hfn_t hfn)
+{
+    xmmu_assert_write_locked(vm);
+    return g_hash_table_lookup(vm->chunks, (gpointer)(uintptr_t)(hfn >> 9));
+}
+
+XmmuChunk *xmmu_chunk_get(XmmuVm *vm, hfn_t hfn)
+{
+    XmmuChunk *chunk = xmmu_chunk_find(vm, hfn);
+
+    if (!chunk) {
+        chunk = g_new0(XmmuChunk, 1);
+        chunk->hfn = hfn & ~(hfn_t)(XMMU_ENTRIES - 1);
+        g_hash_table_insert(vm->chunks, (gpointer)(uintptr_t)(hfn >> 9), chunk);
+        xmmu_count_shared(&vm->stats.table_bytes, sizeof(*chunk));
+    }
+    return chunk;
+}
+
+/* ---- Changing the map -------------------------------------------------- */
+
+static void zap_gfns(XmmuVm *vm, unsigned as_id, gfn_t gfn, uint64_t npages)
+{
+    if (vm->config.tdp) {
+        xmmu_tdp_zap_gfns(vm, as_id, gfn, npages);
+    } else {
+        xmmu_shadow_zap_gfns(vm, as_id, gfn, npages);
+    }
+}
+
+static bool same_backing(const XmmuRegion *a, const XmmuRegion *b, gfn_t gfn)
+{
+    return a->flags == b->flags && xmmu_slot_hpa(a, gfn) == xmmu_slot_hpa(b, gfn);
+}
+
+/* Zap the parts of @old that @new does not back by the same frames. */
+static void zap_changed(XmmuVm *vm, unsigned as_id, const XmmuRegion *old,
+                        const XmmuSlots *new)
+{
+    gfn_t end = old->gfn + old->npages;
+
+    for (gfn_t pos = old->gfn, next; pos < end; pos = next) {
+        size_t i = region_after(new, pos);
+        const XmmuRegion *region = i < new->count ? &new->regions[i] : NULL;
+
+        if (!region || region->gfn > pos) {
+            next = region ? MIN(end, region->gfn) : end;
+            zap_gfns(vm, as_id, pos, next - pos);
+            continue;
+        }
+        next = MIN(end, region->gfn + region->npages);
+        if (!same_backing(old, region, pos)) {
+            zap_gfns(vm, as_id, pos, next - pos);
+        }
+    }
+}
+
+static void slots_reclaim(XmmuRcuHead *head)
+{
+    g_free((char *)head - offsetof(XmmuSlots, rcu));
+}
+
+static XmmuSlots *slots_new(const XmmuRegion *regions, size_t count,
+                            uint32_t generation)
+{
+    XmmuSlots *slots = g_malloc0(sizeof(*slots) + count * sizeof(*regions));
+
+    slots->generation = generation;
+    slots->count = count;
+    if (count) {
+        memcpy(slots->regions, regions, count * sizeof(*regions));
+    }
+    return slots;
+}
+
+void xmmu_vm_set_memory(XmmuVm *vm, unsigned as_id, const XmmuRegion *regions,
+                        size_t count)
+{
+    XmmuSlots *old, *new;
+
+    xmmu_write_lock(vm, XMMU_REASON_HOST);
+    old = vm->slots[as_id];
+    new = slots_new(regions, count, old->generation + 1);
+    __atomic_store_n(&vm->slots[as_id], new, __ATOMIC_RELEASE);
+    for (size_t i = 0; i < old->count; i++) {
+        zap_changed(vm, as_id, &old->regions[i], new);
+    }
+    vm->services->rcu_call(&old->rcu, slots_reclaim);
+    xmmu_write_unlock(vm);
+}
+
+void xmmu_slots_init(XmmuVm *vm)
+{
+    for (unsigned i = 0; i < XMMU_AS_COUNT; i++) {
+        vm->slots[i] = slots_new(NULL, 0, 1);
+    }
+    vm->chunks = g_hash_table_new_full(NULL, NULL, NULL, g_free);
+}
+
+void xmmu_slots_cleanup(XmmuVm *vm)
+{
+    g_hash_table_destroy(vm->chunks);
+    for (unsigned i = 0; i < XMMU_AS_COUNT; i++) {
+        g_free(vm->slots[i]);
+    }
+}

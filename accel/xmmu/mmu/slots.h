@@ -1,0 +1,59 @@
+/*
+ * xmmu: memory slots and frames
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * A slot says which host frames are behind a run of guest frames.  The slots of
+ * an address space are an immutable sorted array behind an RCU pointer: readers
+ * are in an RCU section, the writer holds mmu_lock for writing.
+ *
+ * A chunk is the bookkeeping of 2 MiB of *host* frames for shadow paging:
+ * which entries map a frame, and how many shadowed guest tables live there.  It is
+ * keyed by host frame so that aliases (SMM, A20, two gfns of one RAM page) are
+ * seen by write tracking.
+ */
+#ifndef XMMU_MMU_SLOTS_H
+#define XMMU_MMU_SLOTS_H
+
+#include "mmu.h"
+#include "ptr_list.h"
+
+typedef struct XmmuSlots {
+    XmmuRcuHead rcu;
+    uint32_t generation;
+    size_t count;
+    XmmuRegion regions[];
+} XmmuSlots;
+
+typedef struct XmmuChunk {
+    hfn_t hfn;                          /* first frame, 2 MiB aligned */
+    unsigned tracked;                   /* indirect tables whose guest table is here */
+    XmmuPtrList rmap_2m;                /* XmmuSpte * of 2 MiB leaves */
+    XmmuPtrList rmap[XMMU_ENTRIES];     /* XmmuSpte * of 4 KiB leaves, by frame */
+} XmmuChunk;
+
+/* The slot that holds @gfn, or NULL.  RCU read section or mmu_lock. */
+const XmmuRegion *xmmu_slot_find(XmmuVm *vm, unsigned as_id, gfn_t gfn);
+
+static inline hpa_t xmmu_slot_hpa(const XmmuRegion *slot, gfn_t gfn)
+{
+    return slot->hpa + ((gfn - slot->gfn) << XMMU_PAGE_SHIFT);
+}
+
+uint32_t xmmu_slots_generation(XmmuVm *vm, unsigned as_id);
+
+/*
+ * The largest level at which @gfn can be mapped with one leaf: the whole guest
+ * range lies in the slot and the host frames are aligned alike.
+ */
+int xmmu_slot_max_level(const XmmuRegion *slot, gfn_t gfn, int limit);
+
+/* The chunk of @hfn, created when absent.  mmu_lock for writing. */
+XmmuChunk *xmmu_chunk_get(XmmuVm *vm, hfn_t hfn);
+/* The same, but NULL when absent. */
+XmmuChunk *xmmu_chunk_find(XmmuVm *vm, hfn_t hfn);
+
+void xmmu_slots_init(XmmuVm *vm);
+void xmmu_slots_cleanup(XmmuVm *vm);
+
+#endif /* XMMU_MMU_SLOTS_H */

@@ -1,0 +1,142 @@
+/*
+ * xmmu: counters and what can be seen of roles and roots
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Owns the description of the counters and the texts for people.  Reads without
+ * stopping anyone: a sum may be a few events behind.
+ */
+#include <string.h>
+#include "vm.h"
+
+#define EVENT(field, description) \
+    { .name = #field, .text = description, .offset = offsetof(XmmuStats, field) },
+#define GAUGE(field, description) \
+    { .name = #field, .text = description, .offset = offsetof(XmmuStats, field), \
+      .gauge = true },
+
+const XmmuStatDesc xmmu_stat_descs[] = {
+    XMMU_STATS(EVENT)
+    XMMU_GAUGES(GAUGE)
+};
+
+const size_t xmmu_stat_count = G_N_ELEMENTS(xmmu_stat_descs);
+
+static void add(XmmuStats *sum, const XmmuStats *more)
+{
+    uint64_t *to = (uint64_t *)sum;
+    const uint64_t *from = (const uint64_t *)more;
+
+    for (size_t i = 0; i < sizeof(*sum) / sizeof(*to); i++) {
+        to[i] += __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+    }
+}
+
+void xmmu_vm_stats(XmmuVm *vm, XmmuStats *out)
+{
+    memset(out, 0, sizeof(*out));
+    add(out, &vm->stats);
+    xmmu_read_lock(vm);
+    for (guint i = 0; i < vm->vcpus->len; i++) {
+        XmmuVcpu *vcpu = g_ptr_array_index(vm->vcpus, i);
+
+        add(out, &vcpu->stats);
+    }
+    xmmu_read_unlock(vm);
+}
+
+void xmmu_vcpu_stats(XmmuVcpu *vcpu, XmmuStats *out)
+{
+    memset(out, 0, sizeof(*out));
+    add(out, &vcpu->stats);
+}
+
+uint64_t xmmu_vcpu_role_word(const XmmuVcpu *vcpu)
+{
+    return vcpu->role.word;
+}
+
+/* Append " name" for each set flag. */
+typedef struct Flag {
+    bool set;
+    const char *name;
+} Flag;
+
+static void append_flags(GString *text, const Flag *flags, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (flags[i].set) {
+            g_string_append_printf(text, " %s", flags[i].name);
+        }
+    }
+}
+
+char *xmmu_vcpu_role_text(const XmmuVcpu *vcpu)
+{
+    XmmuVcpuRole role = vcpu->role;
+    GString *text = g_string_new(role.valid ? vcpu->masks.guest->name : "unset");
+    const Flag flags[] = {
+        { role.pse, "pse" }, { role.nxe, "nxe" }, { role.wp, "wp" },
+        { role.smep, "smep" }, { role.smap, "smap" }, { role.pke, "pke" },
+        { role.pks, "pks" }, { role.smm, "smm" }, { role.a20_masked, "a20-masked" },
+    };
+
+    append_flags(text, flags, G_N_ELEMENTS(flags));
+    return g_string_free(text, false);
+}
+
+char *xmmu_page_role_text(uint32_t page_role)
+{
+    XmmuPageRole role = { .word = page_role };
+    GString *text = g_string_new(NULL);
+    const Flag flags[] = {
+        { role.direct, "direct" }, { role.pae_root, "pae-root" },
+        { role.gpte4, "gpte4" }, { role.lma, "lma" }, { role.nxe, "nxe" },
+        { role.pse, "pse" }, { role.wp, "wp" },
+        { role.smep_andnot_wp, "smep-andnot-wp" },
+        { role.smap_andnot_wp, "smap-andnot-wp" },
+        { role.pk_andnot_wp, "pk-andnot-wp" }, { role.smm, "smm" },
+        { role.guest_mode, "guest-mode" }, { role.a20_masked, "a20-masked" },
+    };
+
+    g_string_append_printf(text, "level %u %c%c%c", role.level,
+                           role.access & XMMU_ACC_USER ? 'u' : '-',
+                           role.access & XMMU_ACC_WRITE ? 'w' : '-',
+                           role.access & XMMU_ACC_EXEC ? 'x' : '-');
+    if (role.gpte4) {
+        g_string_append_printf(text, " quadrant %u", role.quadrant);
+    }
+    append_flags(text, flags, G_N_ELEMENTS(flags));
+    return g_string_free(text, false);
+}
+
+static XmmuRootInfo describe(const XmmuCachedRoot *root)
+{
+    XmmuTable *table = root->table;
+
+    return (XmmuRootInfo) {
+        .valid = table && !table->unlinked,
+        .pgd = root->pgd,
+        .page_role = root->role.word,
+        .hpa = table ? xmmu_table_hpa(table) : 0,
+    };
+}
+
+size_t xmmu_vcpu_roots(XmmuVcpu *vcpu, XmmuRootInfo *out, size_t max)
+{
+    size_t count = 0;
+
+    /* The lock keeps other vCPUs from zapping; the owner may still switch, so
+     * this is a snapshot for people. */
+    xmmu_read_lock(vcpu->vm);
+    if (max) {
+        out[count++] = describe(&vcpu->root);
+    }
+    for (unsigned i = 0; i < vcpu->vm->config.prev_roots && count < max; i++) {
+        if (vcpu->prev[i].table) {
+            out[count++] = describe(&vcpu->prev[i]);
+        }
+    }
+    xmmu_read_unlock(vcpu->vm);
+    return count;
+}

@@ -1,0 +1,269 @@
+/*
+ * xmmu: synchronising shadow tables with guest tables
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Owns the unsync state.  A table is unsync when the guest's table may have
+ * changed without our notice: because level-1 tables are left writable after
+ * their first write, or because a vCPU may still have a writable translation
+ * from before the page was protected.  The architecture allows stale translations
+ * until the guest flushes (Intel SDM vol. 3, 4.10.4), so that is when unsync tables
+ * are compared with memory: all below the root at a CR3 load, the path to an
+ * address at INVLPG.
+ *
+ * A table becomes sync when its page is protected and every vCPU has flushed
+ * since (flush.c); until then it is compared at every flush.
+ *
+ * unsync_bitmap leads from the roots to the unsync tables.  The callers hold
+ * mmu_lock for writing.
+ */
+#include <string.h>
+#include "flush.h"
+#include "shadow.h"
+
+/* ---- The way from the roots ---------------------------------------------- */
+
+static void tell_parents(XmmuTable *table)
+{
+    for (size_t i = 0; i < xmmu_ptr_list_count(&table->parents); i++) {
+        XmmuSpte *sptep = xmmu_ptr_list_get(&table->parents, i);
+
+        xmmu_unsync_link(xmmu_table_of(sptep), xmmu_spte_index(sptep));
+    }
+}
+
+void xmmu_unsync_link(XmmuTable *table, unsigned index)
+{
+    uint64_t *word = &table->unsync_bitmap[index / 64];
+    uint64_t bit = (uint64_t)1 << (index % 64);
+    bool known = xmmu_needs_sync(table);
+
+    if (*word & bit) {
+        return;
+    }
+    *word |= bit;
+    __atomic_store_n(&table->unsync_children, table->unsync_children + 1,
+                     __ATOMIC_RELEASE);
+    if (!known) {
+        tell_parents(table);
+    }
+}
+
+void xmmu_unsync_unlink(XmmuTable *table, unsigned index)
+{
+    uint64_t *word = &table->unsync_bitmap[index / 64];
+    uint64_t bit = (uint64_t)1 << (index % 64);
+
+    if (*word & bit) {
+        *word &= ~bit;
+        __atomic_store_n(&table->unsync_children, table->unsync_children - 1,
+                         __ATOMIC_RELEASE);
+    }
+}
+
+void xmmu_mark_unsync(XmmuTable *table)
+{
+    bool known = xmmu_needs_sync(table);
+
+    xmmu_assert_write_locked(table->vm);
+    __atomic_store_n(&table->unsync, true, __ATOMIC_RELEASE);
+    if (!known) {
+        tell_parents(table);
+    }
+}
+
+/* ---- Comparing ------------------------------------------------------------- */
+
+/* Bits of a guest leaf that change rights but not what it maps. */
+#define RIGHTS (XMMU_GPTE_W | XMMU_GPTE_U | XMMU_GPTE_A | XMMU_GPTE_D | 0xe00)
+
+static bool only_rights_changed(const XmmuTable *table, XmmuGpte old, XmmuGpte new)
+{
+    uint64_t rights = RIGHTS;
+
+    /* Where these bits are reserved, setting one must lead to a fault. */
+    if (table->role.nxe) {
+        rights |= XMMU_GPTE_NX;
+    }
+    if (table->role.lma) {
+        rights |= 15ull << XMMU_GPTE_PK_SHIFT;
+    }
+    return !((old.raw ^ new.raw) & ~rights) && (new.raw & XMMU_GPTE_A);
+}
+
+static XmmuSpte with_rights_of(XmmuTable *table, XmmuSpte spte, XmmuGpte gpte)
+{
+    XmmuVm *vm = table->vm;
+    hpa_t hpa = xmmu_spte_hpa(spte);
+    XmmuLeaf leaf = {
+        .hpa = hpa,
+        .level = table->role.level,
+        .access = table->role.access & xmmu_gpte_access(gpte),
+        .pkey = gpte.raw >> XMMU_GPTE_PK_SHIFT & 15,
+        .host_ro = spte.raw & XMMU_SPTE_HOST_RO,
+        .dirty = spte.raw & vm->format->dirty,
+    };
+
+    /* Never more than there was: gaining a right is for a fault to decide. */
+    if (!(gpte.raw & XMMU_GPTE_D) || !xmmu_spte_writable(vm->format, spte)) {
+        leaf.access &= ~XMMU_ACC_WRITE;
+    }
+    return xmmu_spte_leaf(vm->format, &leaf);
+}
+
+static void sync_entry(XmmuTable *table, unsigned index, XmmuGpte old, XmmuGpte new)
+{
+    const XmmuHostFormat *format = table->vm->format;
+    XmmuSpte spte = table->spt[index];
+
+    if (!spte.raw) {
+        return;
+    }
+    if (xmmu_spte_present(format, spte) &&
+        xmmu_spte_is_leaf(format, spte, table->role.level) &&
+        only_rights_changed(table, old, new)) {
+        xmmu_spte_set(table, index, with_rights_of(table, spte, new));
+    } else {
+        xmmu_spte_set(table, index, (XmmuSpte) { 0 });
+    }
+}
+
+static const uint8_t *guest_entries(const XmmuTable *table)
+{
+    return (const uint8_t *)(uintptr_t)(table->hfn << XMMU_PAGE_SHIFT) +
+           xmmu_guest_copy_offset(table->role);
+}
+
+static XmmuGpte guest_entry(const XmmuTable *table, unsigned index)
+{
+    const uint8_t *entries = guest_entries(table);
+
+    if (!table->role.gpte4) {
+        return (XmmuGpte) {
+            __atomic_load_n((const uint64_t *)entries + index, __ATOMIC_RELAXED)
+        };
+    }
+    if (table->role.level == 2) {
+        index /= 2;
+    }
+    return (XmmuGpte) {
+        __atomic_load_n((const uint32_t *)entries + index, __ATOMIC_RELAXED)
+    };
+}
+
+static bool compare_entry(XmmuTable *table, unsigned index)
+{
+    XmmuGpte old = xmmu_table_gpte(table, index);
+    XmmuGpte new = guest_entry(table, index);
+    unsigned per_entry = table->role.gpte4 && table->role.level == 2 ? 2 : 1;
+
+    if (old.raw == new.raw) {
+        return false;
+    }
+    index -= index % per_entry;
+    for (unsigned i = 0; i < per_entry; i++) {
+        sync_entry(table, index + i, old, new);
+    }
+    xmmu_table_set_gpte(table, index, new);
+    return true;
+}
+
+static bool unchanged(const XmmuTable *table)
+{
+    const uint64_t *now = (const uint64_t *)guest_entries(table);
+    const uint64_t *then = table->guest_copy;
+    size_t words = xmmu_guest_copy_size(table->role) / sizeof(*now);
+    uint64_t differ = 0;
+
+    for (size_t i = 0; i < words; i++) {
+        differ |= __atomic_load_n(&now[i], __ATOMIC_RELAXED) ^ then[i];
+    }
+    return !differ;
+}
+
+static void sync_table(XmmuVcpu *vcpu, XmmuTable *table, bool flushed)
+{
+    XmmuVm *vm = table->vm;
+
+    xmmu_assert_write_locked(vm);
+    g_assert(!table->role.direct && !table->unlinked);
+    xmmu_count(&vcpu->stats.syncs);
+    if (!table->protected_at) {
+        xmmu_write_protect(vm, table->hfn);
+        table->protected_at = xmmu_flush_tick(vm);
+    }
+    if (!unchanged(table)) {
+        for (unsigned i = 0; i < XMMU_ENTRIES; i++) {
+            if (compare_entry(table, i)) {
+                xmmu_count(&vcpu->stats.syncs_changed);
+            }
+        }
+    }
+    if (xmmu_flush_all_since(vm, table->protected_at, flushed ? vcpu : NULL)) {
+        __atomic_store_n(&table->unsync, false, __ATOMIC_RELEASE);
+    }
+}
+
+static XmmuTable *child_at(XmmuTable *table, unsigned index)
+{
+    const XmmuHostFormat *format = table->vm->format;
+    XmmuSpte spte = table->spt[index];
+
+    if (!xmmu_spte_present(format, spte) ||
+        xmmu_spte_is_leaf(format, spte, table->role.level)) {
+        return NULL;
+    }
+    return xmmu_table_at(xmmu_spte_hpa(spte));
+}
+
+/* Synchronise @table and what is below it, down to @last_level. */
+static void sync_tree(XmmuVcpu *vcpu, XmmuTable *table, int last_level, bool flushed)
+{
+    if (table->unsync) {
+        sync_table(vcpu, table, flushed);
+    }
+    if (table->role.level <= last_level) {
+        return;
+    }
+    for (unsigned w = 0; w < G_N_ELEMENTS(table->unsync_bitmap); w++) {
+        uint64_t todo = table->unsync_bitmap[w];
+
+        while (todo) {
+            unsigned index = w * 64 + __builtin_ctzll(todo);
+            XmmuTable *child = child_at(table, index);
+
+            todo &= todo - 1;
+            if (child) {
+                sync_tree(vcpu, child, last_level, flushed);
+            }
+            if (!child || !xmmu_needs_sync(child)) {
+                xmmu_unsync_unlink(table, index);
+            }
+        }
+    }
+}
+
+void xmmu_sync_root(XmmuVcpu *vcpu, XmmuTable *root, bool flushed)
+{
+    sync_tree(vcpu, root, XMMU_LEVEL_4K, flushed);
+}
+
+/*
+ * INVLPG drops the paging-structure caches as a whole (Intel SDM vol. 3,
+ * 4.10.4.1), so all upper tables are compared; of the level-1 tables only the
+ * entry for the address.
+ */
+void xmmu_sync_gva(XmmuVcpu *vcpu, XmmuTable *root, gva_t gva)
+{
+    XmmuTable *table = root;
+
+    sync_tree(vcpu, root, XMMU_LEVEL_2M, false);
+    while (table && table->role.level > 1) {
+        table = child_at(table, xmmu_level_index(gva >> XMMU_PAGE_SHIFT,
+                                                 table->role.level));
+    }
+    if (table && table->unsync && compare_entry(table,
+            xmmu_level_index(gva >> XMMU_PAGE_SHIFT, XMMU_LEVEL_4K))) {
+        xmmu_count(&vcpu->stats.syncs_changed);
+    }
+}

@@ -1,0 +1,231 @@
+/*
+ * xmmu: TDP tables
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Owns the trees that translate guest physical addresses when the hardware does
+ * the guest's own paging.  There is one tree per address space, for all vCPUs: a
+ * TDP table depends on no register.
+ *
+ * A fault holds mmu_lock for reading and installs entries by compare and swap:
+ * several vCPUs may build the same tree at once, and whoever loses frees what he
+ * built.  Entries are removed with the lock held for writing.
+ */
+#include "flush.h"
+#include "tdp.h"
+
+static XmmuTable *install_root(XmmuVm *vm, unsigned as_id, XmmuPageRole role)
+{
+    XmmuTable *root = xmmu_table_new(vm, 0, role), *expected = NULL;
+
+    if (!root) {
+        return NULL;
+    }
+    if (!__atomic_compare_exchange_n(&vm->tdp_root[as_id], &expected, root, false,
+                                     __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+        xmmu_table_free(root);
+        return expected;
+    }
+    xmmu_count_shared(&vm->stats.roots_new, 1);
+    return root;
+}
+
+XmmuTable *xmmu_tdp_root(XmmuVm *vm, unsigned as_id, XmmuPageRole role)
+{
+    XmmuTable *root = __atomic_load_n(&vm->tdp_root[as_id], __ATOMIC_ACQUIRE);
+
+    if (!root) {
+        root = install_root(vm, as_id, role);
+    }
+    g_assert(!root || root->role.word == role.word);
+    return root;
+}
+
+/* The table below @index of @table, built when absent.  NULL: no memory, or a
+ * leaf is there. */
+static XmmuTable *descend(XmmuTable *table, unsigned index)
+{
+    const XmmuHostFormat *format = table->vm->format;
+    XmmuPageRole role = table->role;
+    XmmuSpte old = xmmu_spte_read(&table->spt[index]);
+    XmmuTable *child;
+
+    if (xmmu_spte_present(format, old)) {
+        return xmmu_spte_is_leaf(format, old, role.level)
+               ? NULL : xmmu_table_at(xmmu_spte_hpa(old));
+    }
+    role.level--;
+    child = xmmu_table_new(table->vm, table->gfn +
+                           index * xmmu_level_pages(table->role.level), role);
+    if (!child) {
+        return NULL;
+    }
+    if (xmmu_spte_cmpxchg(table, index, old,
+                          xmmu_spte_table(format, xmmu_table_hpa(child), false))) {
+        return child;
+    }
+    xmmu_table_free(child);
+    return descend(table, index);
+}
+
+/* Another fault was first, or the entry only needs to be looked at again. */
+static XmmuPfResult already_there(const XmmuHostFormat *format, XmmuSpte spte,
+                                  const XmmuFault *fault)
+{
+    uint8_t access = xmmu_spte_access(format, spte);
+
+    if (fault->access.want == XMMU_PROT_WRITE && !(access & XMMU_ACC_WRITE)) {
+        return XMMU_PF_EMULATE;         /* read-only memory */
+    }
+    return XMMU_PF_SPURIOUS;
+}
+
+static XmmuPfResult install(XmmuTable *table, unsigned index, XmmuSpte spte,
+                            const XmmuFault *fault)
+{
+    const XmmuHostFormat *format = table->vm->format;
+    XmmuSpte old = xmmu_spte_read(&table->spt[index]);
+
+    if (xmmu_spte_present(format, old)) {
+        return already_there(format, old, fault);
+    }
+    return xmmu_spte_cmpxchg(table, index, old, spte) ? XMMU_PF_FIXED
+                                                      : XMMU_PF_RETRY;
+}
+
+static XmmuSpte leaf_for(XmmuVm *vm, const XmmuRegion *slot, gfn_t gfn, int level,
+                         bool write)
+{
+    XmmuLeaf leaf = {
+        .hpa = xmmu_slot_hpa(slot, gfn & ~(xmmu_level_pages(level) - 1)),
+        .level = level,
+        .access = XMMU_ACC_ALL,
+        .host_ro = slot->flags & XMMU_REGION_READONLY,
+        .dirty = write,
+    };
+
+    return xmmu_spte_leaf(vm->format, &leaf);
+}
+
+/* Build the path to @level and put @spte there. */
+static XmmuPfResult map(XmmuVm *vm, XmmuTable *table, gfn_t gfn, int level,
+                        XmmuSpte spte, const XmmuFault *fault)
+{
+    while (table->role.level > level) {
+        unsigned index = xmmu_level_index(gfn, table->role.level);
+        XmmuTable *child = descend(table, index);
+
+        if (!child) {
+            XmmuSpte here = xmmu_spte_read(&table->spt[index]);
+
+            return xmmu_spte_present(vm->format, here)
+                   ? already_there(vm->format, here, fault) : XMMU_PF_NOMEM;
+        }
+        table = child;
+    }
+    return install(table, xmmu_level_index(gfn, level), spte, fault);
+}
+
+static XmmuPfResult fault_locked(XmmuVcpu *vcpu, XmmuTable *root, XmmuFault *fault)
+{
+    XmmuVm *vm = vcpu->vm;
+    gfn_t gfn = fault->tdp_gpa >> XMMU_PAGE_SHIFT;
+    bool write = fault->access.want == XMMU_PROT_WRITE;
+    unsigned as_id = xmmu_role_as(root->role);
+    const XmmuRegion *slot = xmmu_slot_find(vm, as_id, gfn);
+    int level = XMMU_LEVEL_4K;
+    XmmuPfResult result;
+
+    fault->gpa = fault->tdp_gpa;
+    fault->prot = XMMU_PROT_RWX;
+    if (!slot) {
+        XmmuSpte mmio = xmmu_spte_mmio(vm->format, xmmu_slots_generation(vm, as_id),
+                                       XMMU_ACC_ALL);
+
+        fault->mmio = true;
+        result = map(vm, root, gfn, level, mmio, fault);
+        return result == XMMU_PF_NOMEM ? result : XMMU_PF_EMULATE;
+    }
+    if (write && (slot->flags & XMMU_REGION_READONLY)) {
+        fault->mmio = true;
+        return XMMU_PF_EMULATE;
+    }
+    if (vm->config.huge_pages) {
+        level = xmmu_slot_max_level(slot, gfn, XMMU_LEVEL_1G);
+    }
+    return map(vm, root, gfn, level, leaf_for(vm, slot, gfn, level, write), fault);
+}
+
+XmmuPfResult xmmu_tdp_fault(XmmuVcpu *vcpu, XmmuFault *fault)
+{
+    XmmuVm *vm = vcpu->vm;
+    XmmuTable *root = vcpu->root.table;
+    XmmuPfResult result = XMMU_PF_NOMEM;
+
+    xmmu_count(&vcpu->stats.faults);
+    if (root && fault->tdp_gpa >> XMMU_PAGE_SHIFT >=
+                xmmu_level_pages(root->role.level + 1)) {
+        /* Beyond what the tree can translate; no RAM can be there. */
+        fault->gpa = fault->tdp_gpa;
+        fault->prot = XMMU_PROT_RWX;
+        fault->mmio = true;
+        return XMMU_PF_EMULATE;
+    }
+    xmmu_read_lock(vm);
+    if (root) {
+        result = fault_locked(vcpu, root, fault);
+    }
+    xmmu_read_unlock(vm);
+    return result;
+}
+
+/* ---- Removing ----------------------------------------------------------- */
+
+void xmmu_tdp_free_subtree(XmmuTable *table)
+{
+    for (unsigned i = 0; i < XMMU_ENTRIES && table->present; i++) {
+        xmmu_spte_set(table, i, (XmmuSpte) { 0 });
+    }
+    xmmu_table_free(table);
+}
+
+static void zap_range(XmmuTable *table, gfn_t start, gfn_t end)
+{
+    const XmmuHostFormat *format = table->vm->format;
+    int level = table->role.level;
+    uint64_t span = xmmu_level_pages(level);
+
+    for (unsigned i = 0; i < XMMU_ENTRIES && table->present; i++) {
+        gfn_t first = table->gfn + i * span;
+        XmmuSpte spte = table->spt[i];
+
+        if (first >= end || first + span <= start ||
+            !xmmu_spte_present(format, spte)) {
+            continue;
+        }
+        if (xmmu_spte_is_leaf(format, spte, level) ||
+            (first >= start && first + span <= end)) {
+            xmmu_spte_set(table, i, (XmmuSpte) { 0 });
+        } else {
+            zap_range(xmmu_table_at(xmmu_spte_hpa(spte)), start, end);
+        }
+    }
+}
+
+void xmmu_tdp_zap_gfns(XmmuVm *vm, unsigned as_id, gfn_t gfn, uint64_t npages)
+{
+    xmmu_assert_write_locked(vm);
+    if (vm->tdp_root[as_id]) {
+        zap_range(vm->tdp_root[as_id], gfn, gfn + npages);
+    }
+}
+
+void xmmu_tdp_zap_all(XmmuVm *vm)
+{
+    xmmu_assert_write_locked(vm);
+    for (unsigned i = 0; i < XMMU_AS_COUNT; i++) {
+        if (vm->tdp_root[i]) {
+            zap_range(vm->tdp_root[i], 0, XMMU_NO_GFN);
+        }
+    }
+}

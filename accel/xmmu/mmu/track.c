@@ -1,0 +1,237 @@
+/*
+ * xmmu: reverse maps and write tracking
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Owns the answer to "who maps this frame" and "which of our tables shadow it",
+ * and what happens when the guest writes to a table that we shadow.  Only
+ * indirect tables are here: a direct table shadows nothing and is never asked.
+ *
+ * Frames are host frames, so that a guest table is found whichever alias of its
+ * page is written.  The callers hold mmu_lock for writing.
+ */
+#include "flush.h"
+#include "shadow.h"
+
+/* Tracked writes to one table without a use in between that make it likely not
+ * to be a page table any more. */
+#define FLOOD_LIMIT 3
+
+static XmmuPtrList *rmap_of(XmmuChunk *chunk, hfn_t hfn, int level)
+{
+    g_assert(level <= XMMU_LEVEL_2M);
+    return level == XMMU_LEVEL_4K ? &chunk->rmap[hfn & (XMMU_ENTRIES - 1)]
+                                  : &chunk->rmap_2m;
+}
+
+void xmmu_rmap_add(XmmuVm *vm, XmmuSpte *sptep, XmmuSpte spte, int level)
+{
+    hfn_t hfn = xmmu_spte_hpa(spte) >> XMMU_PAGE_SHIFT;
+
+    xmmu_ptr_list_add(rmap_of(xmmu_chunk_get(vm, hfn), hfn, level), sptep);
+}
+
+void xmmu_rmap_remove(XmmuVm *vm, XmmuSpte *sptep, XmmuSpte spte, int level)
+{
+    hfn_t hfn = xmmu_spte_hpa(spte) >> XMMU_PAGE_SHIFT;
+
+    xmmu_ptr_list_remove(rmap_of(xmmu_chunk_get(vm, hfn), hfn, level), sptep);
+}
+
+/* The entries keep their target, so the list does not change on the way. */
+static void write_protect_list(XmmuVm *vm, const XmmuPtrList *list)
+{
+    for (size_t i = 0; i < xmmu_ptr_list_count(list); i++) {
+        XmmuSpte *sptep = xmmu_ptr_list_get(list, i);
+        XmmuSpte spte = xmmu_spte_read(sptep);
+
+        if (xmmu_spte_writable(vm->format, spte)) {
+            xmmu_spte_set(xmmu_table_of(sptep), xmmu_spte_index(sptep),
+                          xmmu_spte_write_protected(vm->format, spte));
+        }
+    }
+}
+
+void xmmu_write_protect(XmmuVm *vm, hfn_t hfn)
+{
+    XmmuChunk *chunk = xmmu_chunk_find(vm, hfn);
+
+    if (chunk) {
+        write_protect_list(vm, rmap_of(chunk, hfn, XMMU_LEVEL_4K));
+        write_protect_list(vm, rmap_of(chunk, hfn, XMMU_LEVEL_2M));
+    }
+}
+
+XmmuTable **xmmu_shadow_bucket(XmmuVm *vm, uint64_t frame)
+{
+    return &vm->hash[(frame * 0x9e3779b97f4a7c15ull >> 32) % XMMU_HASH_SIZE];
+}
+
+void xmmu_track_add(XmmuTable *table)
+{
+    g_assert(!table->role.direct);
+    xmmu_chunk_get(table->vm, table->hfn)->tracked++;
+}
+
+void xmmu_track_remove(XmmuTable *table)
+{
+    XmmuChunk *chunk = xmmu_chunk_find(table->vm, table->hfn);
+
+    g_assert(!table->role.direct && chunk && chunk->tracked > 0);
+    chunk->tracked--;
+}
+
+bool xmmu_track_splits(XmmuVm *vm, hfn_t hfn)
+{
+    XmmuChunk *chunk = xmmu_chunk_find(vm, hfn);
+
+    return chunk && chunk->tracked > 0;
+}
+
+/* The next indirect table of @hfn at or after @table in its bucket. */
+static XmmuTable *next_tracked(XmmuTable *table, hfn_t hfn)
+{
+    while (table && (table->role.direct || table->hfn != hfn)) {
+        table = table->hash_next;
+    }
+    return table;
+}
+
+static XmmuTable *first_tracked(XmmuVm *vm, hfn_t hfn)
+{
+    return xmmu_track_splits(vm, hfn)
+           ? next_tracked(*xmmu_shadow_bucket(vm, hfn), hfn) : NULL;
+}
+
+bool xmmu_track_protected(XmmuVm *vm, hfn_t hfn)
+{
+    for (XmmuTable *table = first_tracked(vm, hfn); table;
+         table = next_tracked(table->hash_next, hfn)) {
+        if (table->protected_at) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- Guest writes --------------------------------------------------------- */
+
+/* Page tables are written one whole entry, or half of an 8-byte one, at a time. */
+static bool misaligned(const XmmuTable *table, unsigned offset, unsigned size)
+{
+    unsigned entry_size = table->role.gpte4 ? 4 : 8;
+
+    return size < 4 || ((offset ^ (offset + size - 1)) & ~(entry_size - 1));
+}
+
+/* Remove the entries made from the guest entry at @offset of the guest's page. */
+static void zap_written(XmmuTable *table, unsigned offset)
+{
+    size_t start = xmmu_guest_copy_offset(table->role);
+    unsigned per_entry = table->role.gpte4 && table->role.level == 2 ? 2 : 1;
+    unsigned first;
+
+    if (offset < start || offset >= start + xmmu_guest_copy_size(table->role)) {
+        return;                 /* another quadrant */
+    }
+    first = (offset - start) / (table->role.gpte4 ? 4 : 8) * per_entry;
+    for (unsigned i = first; i < first + per_entry; i++) {
+        xmmu_spte_set(table, i, (XmmuSpte) { 0 });
+    }
+}
+
+/*
+ * A write to an upper table.  What it changes is dropped now, before the store
+ * happens; should another vCPU rebuild the entry from the old value before the
+ * store lands, the next synchronisation finds the difference: the table is unsync
+ * until every vCPU has flushed.  False: the table was zapped instead.
+ */
+static bool write_upper(XmmuTable *table, XmmuVcpu *vcpu, unsigned offset,
+                        unsigned size)
+{
+    xmmu_count(&vcpu->stats.tracked_writes);
+    if (misaligned(table, offset, size)) {
+        xmmu_count(&vcpu->stats.misaligned);
+        xmmu_shadow_zap(table);
+        return false;
+    }
+    if (++table->flood >= FLOOD_LIMIT) {
+        xmmu_count(&vcpu->stats.floods);
+        xmmu_shadow_zap(table);
+        return false;
+    }
+    zap_written(table, offset);
+    xmmu_mark_unsync(table);
+    table->protected_at = xmmu_flush_tick(table->vm);
+    return true;
+}
+
+static bool unused(const XmmuTable *table)
+{
+    return xmmu_ptr_list_empty(&table->parents) && !table->root_refs;
+}
+
+/* A write to a page table proper: let the guest write as it likes and compare
+ * when it flushes.  A table that nothing uses is not worth comparing. */
+static void write_leaf_table(XmmuTable *table, XmmuVcpu *vcpu)
+{
+    if (unused(table)) {
+        xmmu_shadow_zap(table);
+        return;
+    }
+    if (!table->unsync) {
+        xmmu_count(&vcpu->stats.unsyncs);
+    }
+    xmmu_mark_unsync(table);
+    table->protected_at = 0;
+}
+
+/* A page that is an upper table too stays protected as a whole. */
+static void protect_leaf_tables(XmmuVm *vm, hfn_t hfn)
+{
+    for (XmmuTable *table = first_tracked(vm, hfn); table;
+         table = next_tracked(table->hash_next, hfn)) {
+        if (!table->protected_at) {
+            table->protected_at = xmmu_flush_tick(vm);
+        }
+    }
+}
+
+/* The tables of @hfn now.  Handling one may zap others, so they are listed first;
+ * a zapped one says so, and RCU keeps it readable. */
+static GPtrArray *list_tracked(XmmuVm *vm, hfn_t hfn)
+{
+    g_ptr_array_set_size(vm->scratch, 0);
+    for (XmmuTable *table = first_tracked(vm, hfn); table;
+         table = next_tracked(table->hash_next, hfn)) {
+        g_ptr_array_add(vm->scratch, table);
+    }
+    return vm->scratch;
+}
+
+bool xmmu_track_write(XmmuVm *vm, XmmuVcpu *vcpu, gpa_t gpa, hfn_t hfn,
+                      unsigned size)
+{
+    unsigned offset = gpa & ~XMMU_PAGE_MASK;
+    GPtrArray *tables;
+    bool by_hand = false;
+
+    xmmu_assert_write_locked(vm);
+    tables = list_tracked(vm, hfn);
+    for (guint i = 0; i < tables->len; i++) {
+        XmmuTable *table = g_ptr_array_index(tables, i);
+
+        if (table->unlinked) {
+            continue;
+        }
+        if (table->role.level == 1) {
+            write_leaf_table(table, vcpu);
+        } else if (write_upper(table, vcpu, offset, size ? size : 8)) {
+            by_hand = true;
+        }
+    }
+    if (by_hand) {
+        protect_leaf_tables(vm, hfn);
+    }
+    return by_hand;
+}

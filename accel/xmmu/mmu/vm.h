@@ -1,0 +1,104 @@
+/*
+ * xmmu: the VM and the vCPU as the core's files see them
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Private to accel/xmmu/mmu/ and to the hardware model.  Who may touch which
+ * field is said at the field.
+ */
+#ifndef XMMU_MMU_VM_H
+#define XMMU_MMU_VM_H
+
+#include <glib.h>
+#include "guest_walk.h"
+#include "mmu.h"
+#include "role.h"
+#include "slots.h"
+#include "table.h"
+
+#define XMMU_HASH_SIZE 4096
+
+/*
+ * Why entries change under the lock, which decides who owes the flush when the
+ * lock is released (flush.c).
+ */
+typedef enum XmmuReason {
+    /* What vCPUs may still have cached is what the guest's own flush rules
+     * allow to be stale, or is harmless because it maps the same page. */
+    XMMU_REASON_GUEST,
+    /* The host took something away: every vCPU must forget it. */
+    XMMU_REASON_HOST,
+} XmmuReason;
+
+typedef struct XmmuCachedRoot {
+    uint64_t pgd;               /* CR3 base; 0 for direct roots */
+    XmmuPageRole role;
+    XmmuTable *table;           /* NULL: not loaded */
+} XmmuCachedRoot;
+
+struct XmmuVm {
+    XmmuConfig config;          /* const after creation */
+    const XmmuServices *services;
+    void *opaque;
+    const XmmuHostFormat *format;
+
+    GRWLock mmu_lock;
+    bool write_locked;          /* for assertions */
+    XmmuReason reason;          /* write lock */
+    bool flush_owed;            /* write lock */
+
+    XmmuSlots *slots[XMMU_AS_COUNT];    /* RCU; replaced under the write lock */
+    GHashTable *chunks;         /* hfn >> 9 -> XmmuChunk; write lock */
+
+    XmmuArena *arena;           /* has its own lock */
+    XmmuTable *hash[XMMU_HASH_SIZE];    /* shadow tables by hfn/gfn; write lock */
+    GQueue shadow_tables;       /* write lock */
+    GPtrArray *scratch;         /* write lock; see track.c */
+    XmmuTable *tdp_root[XMMU_AS_COUNT]; /* set once, atomically */
+
+    uint64_t flush_clock;       /* atomic; see flush.c */
+    GPtrArray *vcpus;           /* XmmuVcpu *; changed under the write lock, read
+                                   under either */
+    XmmuStats stats;            /* events outside vCPUs and gauges; atomic */
+};
+
+struct XmmuVcpu {
+    XmmuVm *vm;
+    unsigned index;
+    XmmuCpuCaps caps;
+
+    /* Owned by the vCPU's thread. */
+    XmmuRegs regs;
+    XmmuVcpuRole role;
+    XmmuMasks masks;
+    XmmuCachedRoot root;        /* current; others may read .table under mmu_lock */
+    XmmuCachedRoot prev[XMMU_PREV_ROOTS_MAX];
+
+    uint64_t flushed_at;        /* atomic; flush clock of the last full flush */
+    XmmuStats stats;            /* written by the vCPU's thread only */
+};
+
+/* mmu_lock.  Releasing it for writing pays the flush that is owed. */
+void xmmu_write_lock(XmmuVm *vm, XmmuReason reason);
+void xmmu_write_unlock(XmmuVm *vm);
+void xmmu_read_lock(XmmuVm *vm);
+void xmmu_read_unlock(XmmuVm *vm);
+
+static inline void xmmu_assert_write_locked(const XmmuVm *vm)
+{
+    g_assert(__atomic_load_n(&vm->write_locked, __ATOMIC_RELAXED));
+}
+
+/* Counters.  A vCPU's are its own; the VM's are shared. */
+static inline void xmmu_count(uint64_t *counter)
+{
+    __atomic_store_n(counter, __atomic_load_n(counter, __ATOMIC_RELAXED) + 1,
+                     __ATOMIC_RELAXED);
+}
+
+static inline void xmmu_count_shared(uint64_t *counter, int64_t n)
+{
+    __atomic_fetch_add(counter, n, __ATOMIC_RELAXED);
+}
+
+#endif /* XMMU_MMU_VM_H */
