@@ -347,6 +347,15 @@ static void translate_shadow(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned 
     result->outcome = XMMU_HW_NOMEM;
 }
 
+/* In long mode the bits above the translated ones repeat the highest of them:
+ * Intel SDM vol. 1, 3.3.7.1. */
+static bool is_canonical(const XmmuVcpu *vcpu, gva_t gva)
+{
+    int64_t high = (int64_t)gva >> (vcpu->role.la57 ? 56 : 47);
+
+    return !vcpu->role.lma || high == 0 || high == -1;
+}
+
 /* ---- The engine's door ------------------------------------------------------------ */
 
 void xmmu_hw_translate(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned size,
@@ -359,6 +368,11 @@ void xmmu_hw_translate(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned size,
         linear.gva &= 0xffffffff;
     }
     *result = (XmmuHwResult) { .page_shift = XMMU_PAGE_SHIFT };
+    if (!is_canonical(vcpu, linear.gva)) {
+        result->outcome = XMMU_HW_EXCEPTION;
+        result->exception.vector = XMMU_EXC_GP;
+        return;
+    }
     services->rcu_read_lock();
     if (vcpu->vm->config.tdp) {
         translate_tdp(vcpu, &linear, size, result);
