@@ -65,10 +65,8 @@ void xmmu_memory_listen(XmmuMemory *memory, XmmuVm *vm, unsigned as_id,
 /* target/i386/xmmu */
 void xmmu_cpu_reset(CPUState *cs);
 void xmmu_cpu_unrealize(CPUState *cs);
-/* On @cs's thread: the core may take the flush that it ordered as done. */
-void xmmu_cpu_flushed(CPUState *cs);
-/* The registers that decide translation changed, not through an instruction. */
-void xmmu_cpu_registers_changed(CPUState *cs);
+/* Registers or memory changed behind the guest's back; the vCPU is stopped. */
+void xmmu_cpu_state_replaced(CPUState *cs);
 XmmuVcpuStatus *xmmu_cpu_query(CPUState *cs);
 
 /* xmmu-all.c: the values in @stats by name. */

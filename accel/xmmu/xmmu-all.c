@@ -192,7 +192,7 @@ static void memory_was_changed(void)
 
     qatomic_set(&xmmu_state.zap_due, true);
     CPU_FOREACH(cpu) {
-        xmmu_cpu_registers_changed(cpu);
+        xmmu_cpu_state_replaced(cpu);
     }
 }
 

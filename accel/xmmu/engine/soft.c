@@ -18,6 +18,7 @@
 #include "exec/exec-all.h"
 #include "exec/memory.h"
 #include "exec/page-protection.h"
+#include "exec/ram_addr.h"
 #include "system/runstate.h"
 #include "accel/xmmu/xmmu-accel.h"
 #include "accel/xmmu/engine/engine.h"
@@ -57,7 +58,6 @@ static uint64_t service_read_bus(void *opaque, unsigned as_id, gpa_t gpa,
 static void flush_work(CPUState *cpu, run_on_cpu_data data)
 {
     tlb_flush(cpu);
-    xmmu_cpu_flushed(cpu);
 }
 
 /*
@@ -79,12 +79,32 @@ static void service_flush_all(void *opaque)
     }
 }
 
+/*
+ * Guest tables may hold translated code too (a guest may do anything), and a
+ * page whose code is known to TCG is one whose writes it wants to see.
+ */
+static void service_guest_written(void *opaque, hpa_t hpa, unsigned size)
+{
+    ram_addr_t addr;
+
+    RCU_READ_LOCK_GUARD();
+    addr = qemu_ram_addr_from_host((void *)(uintptr_t)hpa);
+    if (addr == RAM_ADDR_INVALID || !cpu_physical_memory_is_clean(addr)) {
+        return;
+    }
+    if (!cpu_physical_memory_get_dirty_flag(addr, DIRTY_MEMORY_CODE)) {
+        tb_invalidate_phys_range(addr, addr + size - 1);
+    }
+    cpu_physical_memory_set_dirty_range(addr, size, DIRTY_CLIENTS_NOCODE);
+}
+
 const XmmuServices xmmu_soft_services = {
     .rcu_read_lock = service_rcu_read_lock,
     .rcu_read_unlock = service_rcu_read_unlock,
     .rcu_call = service_rcu_call,
     .read_bus = service_read_bus,
     .flush_all = service_flush_all,
+    .guest_written = service_guest_written,
 };
 
 /* ---- TCG's TLB ----------------------------------------------------------- */

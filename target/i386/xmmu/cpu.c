@@ -10,6 +10,7 @@
 #include "qemu/osdep.h"
 #include "cpu.h"
 #include "accel/accel-cpu-target.h"
+#include "exec/cputlb.h"
 #include "hw/core/sysemu-cpu-ops.h"
 #include "target/i386/xmmu/hooks.h"
 #include "target/i386/xmmu/xmmu-cpu.h"
@@ -67,9 +68,10 @@ void xmmu_take_over_slow(CPUState *cs)
     }
 }
 
-void xmmu_cpu_registers_changed(CPUState *cs)
+void xmmu_cpu_state_replaced(CPUState *cs)
 {
     if (cs->accel) {
+        tlb_flush(cs);
         cs->accel->pending |= XMMU_PENDING_REGS | XMMU_PENDING_FLUSH |
                               XMMU_PENDING_PDPTE;
     }
@@ -80,12 +82,8 @@ void xmmu_note_loadvm(CPUX86State *env)
     CPUState *cs = env_cpu(env);
 
     qatomic_set(&xmmu_state.zap_due, true);
-    xmmu_cpu_registers_changed(cs);
+    xmmu_cpu_state_replaced(cs);
     cs->accel->pending |= XMMU_PENDING_RESET;
-}
-
-void xmmu_cpu_flushed(CPUState *cs)
-{
 }
 
 /* ---- Life of a vCPU --------------------------------------------------------- */

@@ -47,7 +47,9 @@ void xmmu_note_cr0(CPUX86State *env, uint32_t cr0)
 
 void xmmu_note_cr3(CPUX86State *env)
 {
-    note(env, XMMU_PENDING_FLUSH | XMMU_PENDING_PDPTE);
+    /* Without paging there is nothing to flush, and TCG does not. */
+    note(env, XMMU_PENDING_PDPTE |
+         (env->cr[0] & CR0_PG_MASK ? XMMU_PENDING_FLUSH : 0));
 }
 
 void xmmu_note_cr4(CPUX86State *env, uint32_t cr4)

@@ -324,7 +324,7 @@ void xmmu_verify(const XmmuFill *fill, XmmuHwResult *result)
             report(fill, &parent, result, what);
         }
         accel->verified_stale += tries == 0;
-        xmmu_vcpu_flush_guest(accel->vcpu);
+        xmmu_vcpu_invlpg(accel->vcpu, fill->access.gva);
         xmmu_hw_translate(accel->vcpu, &fill->access, fill->size, result);
     }
     accel->verified++;

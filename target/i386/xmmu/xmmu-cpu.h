@@ -14,7 +14,11 @@
 /* What happened since the registers were last taken over. */
 enum {
     XMMU_PENDING_REGS  = 1 << 0,
-    XMMU_PENDING_FLUSH = 1 << 1,    /* the guest flushed its translations */
+    /*
+     * The guest flushed its translations, and TCG its TLB: the core relies on
+     * this vCPU holding none from before the take-over.
+     */
+    XMMU_PENDING_FLUSH = 1 << 1,
     XMMU_PENDING_PDPTE = 1 << 2,    /* PDPTEs are to be read from memory */
     XMMU_PENDING_RESET = 1 << 3,
 };
