@@ -31,7 +31,7 @@ Features cpu_has;
 void (*irq_handler[64])(Frame *frame);
 ulong user_text_at;
 
-static Cpu cpus[MAX_CPUS];
+Cpu cpus[MAX_CPUS];             /* modes-asm.S knows its layout */
 static unsigned tests, failures;
 
 /* ---- Console ---- */
