@@ -478,7 +478,8 @@ static XmmuPfResult install_leaf(ShadowFault *f, XmmuTable *table)
         return by_hand(f, false);
     }
     if (table->unlinked) {
-        return XMMU_PF_RETRY;
+        /* The path went with the table that is written, and would go again. */
+        return by_hand(f, false);
     }
     if (f->slot && !is_write(f) && xmmu_track_protected(vm, hfn)) {
         f->access &= ~XMMU_ACC_WRITE;

@@ -70,10 +70,13 @@ static XmmuTable *descend(XmmuTable *table, unsigned index)
 
 /* Another fault was first, or the entry only needs to be looked at again. */
 static XmmuPfResult already_there(const XmmuHostFormat *format, XmmuSpte spte,
-                                  const XmmuFault *fault)
+                                  int level, const XmmuFault *fault)
 {
     uint8_t access = xmmu_spte_access(format, spte);
 
+    if (!xmmu_spte_is_leaf(format, spte, level)) {
+        return XMMU_PF_RETRY;           /* a table: fitting_level() will see it */
+    }
     if (fault->access.want == XMMU_PROT_WRITE && !(access & XMMU_ACC_WRITE)) {
         return XMMU_PF_EMULATE;         /* read-only memory */
     }
@@ -87,7 +90,7 @@ static XmmuPfResult install(XmmuTable *table, unsigned index, XmmuSpte spte,
     XmmuSpte old = xmmu_spte_read(&table->spt[index]);
 
     if (xmmu_spte_present(format, old)) {
-        return already_there(format, old, fault);
+        return already_there(format, old, table->role.level, fault);
     }
     return xmmu_spte_cmpxchg(table, index, old, spte) ? XMMU_PF_FIXED
                                                       : XMMU_PF_RETRY;
@@ -119,11 +122,34 @@ static XmmuPfResult map(XmmuVm *vm, XmmuTable *table, gfn_t gfn, int level,
             XmmuSpte here = xmmu_spte_read(&table->spt[index]);
 
             return xmmu_spte_present(vm->format, here)
-                   ? already_there(vm->format, here, fault) : XMMU_PF_NOMEM;
+                   ? already_there(vm->format, here, table->role.level, fault)
+                   : XMMU_PF_NOMEM;
         }
         table = child;
     }
     return install(table, xmmu_level_index(gfn, level), spte, fault);
+}
+
+/* A table that was built while memory around @gfn was in smaller pieces stays,
+ * and what is missing is filled in below it. */
+static int fitting_level(XmmuTable *table, gfn_t gfn, int level)
+{
+    const XmmuHostFormat *format = table->vm->format;
+
+    while (table->role.level >= level) {
+        XmmuSpte spte = xmmu_spte_read(&table->spt[xmmu_level_index(gfn,
+                                                   table->role.level)]);
+
+        if (!xmmu_spte_present(format, spte) ||
+            xmmu_spte_is_leaf(format, spte, table->role.level)) {
+            break;
+        }
+        if (table->role.level == level) {
+            level--;
+        }
+        table = xmmu_table_at(xmmu_spte_hpa(spte));
+    }
+    return level;
 }
 
 static XmmuPfResult fault_locked(XmmuVcpu *vcpu, XmmuTable *root, XmmuFault *fault)
@@ -151,7 +177,8 @@ static XmmuPfResult fault_locked(XmmuVcpu *vcpu, XmmuTable *root, XmmuFault *fau
         return XMMU_PF_EMULATE;
     }
     if (vm->config.huge_pages) {
-        level = xmmu_slot_max_level(slot, gfn, XMMU_LEVEL_1G);
+        level = fitting_level(root, gfn,
+                              xmmu_slot_max_level(slot, gfn, XMMU_LEVEL_1G));
     }
     return map(vm, root, gfn, level, leaf_for(vm, slot, gfn, level, write), fault);
 }
