@@ -144,26 +144,29 @@ static void zap_written(XmmuTable *table, unsigned offset)
  * A write to an upper table.  What it changes is dropped now, before the store
  * happens; should another vCPU rebuild the entry from the old value before the
  * store lands, the next synchronisation finds the difference: the table is unsync
- * until every vCPU has flushed.  False: the table was zapped instead.
+ * until every vCPU has flushed.
+ *
+ * A table that does not look like one any more is zapped.  This write is done by
+ * hand all the same: the access may need the very table for its own translation,
+ * and would build it again before it can write.
  */
-static bool write_upper(XmmuTable *table, XmmuVcpu *vcpu, unsigned offset,
+static void write_upper(XmmuTable *table, XmmuVcpu *vcpu, unsigned offset,
                         unsigned size)
 {
     xmmu_count(&vcpu->stats.tracked_writes);
     if (misaligned(table, offset, size)) {
         xmmu_count(&vcpu->stats.misaligned);
         xmmu_shadow_zap(table);
-        return false;
+        return;
     }
     if (++table->flood >= FLOOD_LIMIT) {
         xmmu_count(&vcpu->stats.floods);
         xmmu_shadow_zap(table);
-        return false;
+        return;
     }
     zap_written(table, offset);
     xmmu_mark_unsync(table);
     table->protected_at = xmmu_flush_tick(table->vm);
-    return true;
 }
 
 static bool unused(const XmmuTable *table)
@@ -226,7 +229,8 @@ bool xmmu_track_write(XmmuVm *vm, XmmuVcpu *vcpu, gpa_t gpa, hfn_t hfn,
         }
         if (table->role.level == 1) {
             write_leaf_table(table, vcpu);
-        } else if (write_upper(table, vcpu, offset, size ? size : 8)) {
+        } else {
+            write_upper(table, vcpu, offset, size ? size : 8);
             by_hand = true;
         }
     }
