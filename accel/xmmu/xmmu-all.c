@@ -245,7 +245,9 @@ QObject *xmmu_stats_to_qobject(const XmmuStats *stats)
         const XmmuStatDesc *desc = &xmmu_stat_descs[i];
         const uint64_t *value = (const void *)((const char *)stats + desc->offset);
 
-        qdict_put_int(dict, desc->name, *value);
+        g_autofree char *name = g_strdelimit(g_strdup(desc->name), "_", '-');
+
+        qdict_put_int(dict, name, *value);
     }
     return QOBJECT(dict);
 }
