@@ -75,7 +75,7 @@ static XmmuPfResult already_there(const XmmuHostFormat *format, XmmuSpte spte,
     uint8_t access = xmmu_spte_access(format, spte);
 
     if (!xmmu_spte_is_leaf(format, spte, level)) {
-        return XMMU_PF_RETRY;           /* a table: fitting_level() will see it */
+        return XMMU_PF_RETRY;           /* a table, meanwhile: map() goes down */
     }
     if (fault->access.want == XMMU_PROT_WRITE && !(access & XMMU_ACC_WRITE)) {
         return XMMU_PF_EMULATE;         /* read-only memory */
@@ -96,28 +96,54 @@ static XmmuPfResult install(XmmuTable *table, unsigned index, XmmuSpte spte,
                                                       : XMMU_PF_RETRY;
 }
 
-static XmmuSpte leaf_for(XmmuVm *vm, const XmmuRegion *slot, gfn_t gfn, int level,
-                         bool write)
+/* What to put at the end of a path: RAM by the slot, or cached MMIO. */
+typedef struct TdpLeaf {
+    const XmmuRegion *slot;     /* NULL: MMIO */
+    gfn_t gfn;
+    int max_level;
+    bool write;
+} TdpLeaf;
+
+static XmmuSpte encode(XmmuVm *vm, const TdpLeaf *leaf, const XmmuTable *table)
 {
-    XmmuLeaf leaf = {
-        .hpa = xmmu_slot_hpa(slot, gfn & ~(xmmu_level_pages(level) - 1)),
+    int level = table->role.level;
+    XmmuLeaf ram = {
         .level = level,
         .access = XMMU_ACC_ALL,
-        .host_ro = slot->flags & XMMU_REGION_READONLY,
-        .dirty = write,
+        .dirty = leaf->write,
     };
 
-    return xmmu_spte_leaf(vm->format, &leaf);
+    if (!leaf->slot) {
+        return xmmu_spte_mmio(vm->format, xmmu_slots_generation(vm,
+                              xmmu_role_as(table->role)), XMMU_ACC_ALL);
+    }
+    ram.hpa = xmmu_slot_hpa(leaf->slot, leaf->gfn & ~(xmmu_level_pages(level) - 1));
+    ram.host_ro = leaf->slot->flags & XMMU_REGION_READONLY;
+    return xmmu_spte_leaf(vm->format, &ram);
 }
 
-/* Build the path to @level and put @spte there. */
-static XmmuPfResult map(XmmuVm *vm, XmmuTable *table, gfn_t gfn, int level,
-                        XmmuSpte spte, const XmmuFault *fault)
+static bool is_table(XmmuTable *table, unsigned index)
 {
-    while (table->role.level > level) {
-        unsigned index = xmmu_level_index(gfn, table->role.level);
-        XmmuTable *child = descend(table, index);
+    const XmmuHostFormat *format = table->vm->format;
+    XmmuSpte spte = xmmu_spte_read(&table->spt[index]);
 
+    return xmmu_spte_present(format, spte) &&
+           !xmmu_spte_is_leaf(format, spte, table->role.level);
+}
+
+/* Build the path and put the leaf at the highest level that allows it: where
+ * small pages were mapped before, their tables stay. */
+static XmmuPfResult map(XmmuVm *vm, XmmuTable *table, const TdpLeaf *leaf,
+                        const XmmuFault *fault)
+{
+    for (;;) {
+        unsigned index = xmmu_level_index(leaf->gfn, table->role.level);
+        XmmuTable *child;
+
+        if (table->role.level <= leaf->max_level && !is_table(table, index)) {
+            return install(table, index, encode(vm, leaf, table), fault);
+        }
+        child = descend(table, index);
         if (!child) {
             XmmuSpte here = xmmu_spte_read(&table->spt[index]);
 
@@ -127,29 +153,6 @@ static XmmuPfResult map(XmmuVm *vm, XmmuTable *table, gfn_t gfn, int level,
         }
         table = child;
     }
-    return install(table, xmmu_level_index(gfn, level), spte, fault);
-}
-
-/* A table that was built while memory around @gfn was in smaller pieces stays,
- * and what is missing is filled in below it. */
-static int fitting_level(XmmuTable *table, gfn_t gfn, int level)
-{
-    const XmmuHostFormat *format = table->vm->format;
-
-    while (table->role.level >= level) {
-        XmmuSpte spte = xmmu_spte_read(&table->spt[xmmu_level_index(gfn,
-                                                   table->role.level)]);
-
-        if (!xmmu_spte_present(format, spte) ||
-            xmmu_spte_is_leaf(format, spte, table->role.level)) {
-            break;
-        }
-        if (table->role.level == level) {
-            level--;
-        }
-        table = xmmu_table_at(xmmu_spte_hpa(spte));
-    }
-    return level;
 }
 
 static XmmuPfResult fault_locked(XmmuVcpu *vcpu, XmmuTable *root, XmmuFault *fault)
@@ -158,29 +161,28 @@ static XmmuPfResult fault_locked(XmmuVcpu *vcpu, XmmuTable *root, XmmuFault *fau
     gfn_t gfn = fault->tdp_gpa >> XMMU_PAGE_SHIFT;
     bool write = fault->access.want == XMMU_PROT_WRITE;
     unsigned as_id = xmmu_role_as(root->role);
-    const XmmuRegion *slot = xmmu_slot_find(vm, as_id, gfn);
-    int level = XMMU_LEVEL_4K;
-    XmmuPfResult result;
+    TdpLeaf leaf = {
+        .slot = xmmu_slot_find(vm, as_id, gfn),
+        .gfn = gfn,
+        .max_level = XMMU_LEVEL_4K,
+        .write = write,
+    };
 
     fault->gpa = fault->tdp_gpa;
     fault->prot = XMMU_PROT_RWX;
-    if (!slot) {
-        XmmuSpte mmio = xmmu_spte_mmio(vm->format, xmmu_slots_generation(vm, as_id),
-                                       XMMU_ACC_ALL);
-
+    if (!leaf.slot) {
         fault->mmio = true;
-        result = map(vm, root, gfn, level, mmio, fault);
-        return result == XMMU_PF_NOMEM ? result : XMMU_PF_EMULATE;
+        return map(vm, root, &leaf, fault) == XMMU_PF_NOMEM ? XMMU_PF_NOMEM
+                                                            : XMMU_PF_EMULATE;
     }
-    if (write && (slot->flags & XMMU_REGION_READONLY)) {
+    if (write && (leaf.slot->flags & XMMU_REGION_READONLY)) {
         fault->mmio = true;
         return XMMU_PF_EMULATE;
     }
     if (vm->config.huge_pages) {
-        level = fitting_level(root, gfn,
-                              xmmu_slot_max_level(slot, gfn, XMMU_LEVEL_1G));
+        leaf.max_level = xmmu_slot_max_level(leaf.slot, gfn, XMMU_LEVEL_1G);
     }
-    return map(vm, root, gfn, level, leaf_for(vm, slot, gfn, level, write), fault);
+    return map(vm, root, &leaf, fault);
 }
 
 XmmuPfResult xmmu_tdp_fault(XmmuVcpu *vcpu, XmmuFault *fault)
