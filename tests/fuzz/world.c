@@ -364,8 +364,16 @@ void world_expect_set(World *w, uint8_t *mem, unsigned size, uint64_t bits)
     int page = world_pool_index(w, mem);
     unsigned word = ((uintptr_t)mem & ~XMMU_PAGE_MASK) / 8;
 
-    if (size == 4 && ((uintptr_t)mem & 4)) {
+    if (size == 4 && ((uintptr_t)mem & 4) && bits) {
+        /*
+         * In an 8-byte entry these are address bits.  A table that is used in both
+         * formats at once is changed by the processor itself then, which shadow
+         * paging need not notice: nothing is known about that entry any more.
+         */
         bits <<= 32;
+        if (bits & ~w->copy[page][word]) {
+            word_history(w, page, word)->lost_until = UINT64_MAX;
+        }
     }
     w->copy[page][word] |= bits;
 }
@@ -445,7 +453,7 @@ struct RcuNode {
 };
 _Static_assert(sizeof(RcuNode) <= sizeof(XmmuRcuHead), "fits the head");
 
-static RcuNode *rcu_waiting;
+static RcuNode *rcu_waiting, **rcu_tail = &rcu_waiting;
 static unsigned rcu_depth;
 
 void world_rcu_lock(void)
@@ -472,8 +480,9 @@ void world_rcu_call(XmmuRcuHead *head, void (*fn)(XmmuRcuHead *head))
     RcuNode *node = (RcuNode *)head;
 
     node->fn = fn;
-    node->next = rcu_waiting;
-    rcu_waiting = node;
+    node->next = NULL;
+    *rcu_tail = node;
+    rcu_tail = &node->next;
 }
 
 void world_rcu_run(void)
@@ -482,6 +491,9 @@ void world_rcu_run(void)
         RcuNode *node = rcu_waiting;
 
         rcu_waiting = node->next;
+        if (!rcu_waiting) {
+            rcu_tail = &rcu_waiting;
+        }
         node->fn((XmmuRcuHead *)node);
     }
 }
