@@ -26,7 +26,7 @@ BUILD = HERE.parent.parent / 'build'
 
 # Silence for so long means that the guest hangs. Generous: a slow machine under
 # verify=on must not fail for being slow, and no boot is judged by its speed.
-SILENCE_LIMIT = 600
+SILENCE_LIMIT = 300
 HINT_EVERY = 30
 
 SAYS = 'xmmu-guest: '
@@ -172,6 +172,9 @@ class Qmp:
                 self.events.append(message)
             elif 'return' in message or 'error' in message:
                 return message
+
+    def saw(self, event):
+        return any(seen['event'] == event for seen in self.events)
 
     def shutdown_reason(self):
         for event in self.events:
@@ -333,6 +336,9 @@ class Boot:
         """A machine without a power switch is switched off here."""
         if not self.qmp.read_events():
             return False
+        if self.qmp.saw('STOP') and not self.qmp.saw('SHUTDOWN'):
+            self.problem(f'QEMU stopped the machine: {self.last_line}')
+            return True
         if self.down and now - self.last_output > 5:
             self.qmp.command('quit')
             return False
