@@ -442,6 +442,25 @@ static XmmuPfResult by_hand(ShadowFault *f, bool mmio)
     return XMMU_PF_EMULATE;
 }
 
+static bool is_readonly(const ShadowFault *f)
+{
+    return f->slot && (f->slot->flags & XMMU_REGION_READONLY);
+}
+
+/* No entry could say what this access may do.  If it writes to a guest table, that
+ * must be noticed all the same. */
+static XmmuPfResult untranslated(ShadowFault *f)
+{
+    gfn_t gfn = f->walk->gpa >> XMMU_PAGE_SHIFT;
+
+    if (f->slot && is_write(f) && !is_readonly(f)) {
+        xmmu_track_write(f->vcpu->vm, f->vcpu, f->walk->gpa,
+                         xmmu_slot_hpa(f->slot, gfn) >> XMMU_PAGE_SHIFT,
+                         f->fault->size);
+    }
+    return by_hand(f, !f->slot);
+}
+
 static XmmuSpte leaf_entry(const ShadowFault *f, const XmmuTable *table)
 {
     XmmuVm *vm = f->vcpu->vm;
@@ -520,12 +539,12 @@ static XmmuPfResult fault_locked(ShadowFault *f)
 
     f->slot = xmmu_slot_find(vm, as_id, gfn);
     if (f->walk->uncached) {
-        return by_hand(f, !f->slot);
+        return untranslated(f);
     }
     if (!walk_is_current(f)) {
         return XMMU_PF_RETRY;
     }
-    if (f->slot && is_write(f) && (f->slot->flags & XMMU_REGION_READONLY)) {
+    if (is_write(f) && is_readonly(f)) {
         return by_hand(f, true);
     }
     f->access = f->walk->access;
@@ -533,7 +552,7 @@ static XmmuPfResult fault_locked(ShadowFault *f)
         f->access &= ~XMMU_ACC_WRITE;
     }
     if (!write_without_wp(f)) {
-        return by_hand(f, !f->slot);
+        return untranslated(f);
     }
     reclaim(vm);
     f->level = leaf_level(f);
