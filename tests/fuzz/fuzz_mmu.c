@@ -71,6 +71,7 @@ typedef struct Fuzz {
     unsigned cpu_count;         /* without the writer */
     bool by_hole;               /* of the last translation */
     bool calm;                  /* few changes, so that TLBs live long */
+    unsigned writer_flushes;    /* percent of the writer's writes */
     unsigned flush_percent;     /* how often a table write is followed by a flush */
 } Fuzz;
 
@@ -703,6 +704,10 @@ static void write_physical(Fuzz *f, unsigned as_id, gpa_t gpa, const void *data,
     if (translate(f, writer, &a, size, &r)) {
         store(f, writer, &r, data, size);
     }
+    /* Tables count as synchronised only when every vCPU has flushed. */
+    if (source_percent(f->s, f->writer_flushes)) {
+        flush_cpu(f, writer);
+    }
 }
 
 static void op_write_table(Fuzz *f)
@@ -989,7 +994,8 @@ static void op_gpa(Fuzz *f, Cpu *cpu)
         print_got(&r);
         abort();
     }
-    if (want == XMMU_PROT_WRITE) {
+    /* Shadow paging does not track what the CPU writes without translation. */
+    if (want == XMMU_PROT_WRITE && f->config.tdp) {
         uint64_t entry = world_entry(&f->world, s);
 
         if (store(f, cpu, &r, &entry, sizeof(entry))) {
@@ -1144,6 +1150,7 @@ static void random_config(Fuzz *f)
         f->caps.maxphyaddr = 48;
     }
     f->cpu_count = (allowed & FUZZ_PEERS) && source_percent(s, 40) ? 2 : 1;
+    f->writer_flushes = source_percent(s, 20) ? 0 : 30;
     f->calm = source_percent(s, 50);
     f->flush_percent = allowed & FUZZ_LAX ? source_below(s, 3) * 50 : 100;
 }
