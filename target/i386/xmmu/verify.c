@@ -52,11 +52,33 @@ static void read_tlb_entry(const XmmuFill *fill, Answer *answer)
     answer->host = page + entry->addend;
 }
 
+/*
+ * TCG sets the accessed bit of a PDPTE in PAE paging, where it is reserved: the
+ * guest's next MOV to CR3 would get #GP.  Put the entries back.
+ */
+static void restore_pdptes(CPUX86State *env, const uint64_t before[4])
+{
+    hwaddr base = (env->cr[3] & 0xffffffe0u) & x86_get_a20_mask(env);
+    uint64_t now[4];
+
+    xmmu_read_pdptes(env, env->cr[3], now);
+    for (int i = 0; i < 4; i++) {
+        if (now[i] == (before[i] | PG_ACCESSED_MASK) && now[i] != before[i]) {
+            x86_stq_phys(env_cpu(env), base + 8 * i, before[i]);
+        }
+    }
+}
+
 static void ask_parent(const XmmuFill *fill, Answer *answer)
 {
     CPUX86State *env = cpu_env(fill->cs);
+    bool pae = xmmu_is_pae_paging(env->cr[0], env->cr[4], env->efer);
     int error_code = env->error_code;
+    uint64_t pdpte[4];
 
+    if (pae) {
+        xmmu_read_pdptes(env, env->cr[3], pdpte);
+    }
     *answer = (Answer) { };
     answer->ok = xmmu_parent_tcg_ops->tlb_fill(fill->cs, fill->addr, fill->size,
                                                fill->access_type, fill->mmu_idx,
@@ -65,6 +87,9 @@ static void ask_parent(const XmmuFill *fill, Answer *answer)
     env->error_code = error_code;
     if (answer->ok) {
         read_tlb_entry(fill, answer);
+    }
+    if (pae) {
+        restore_pdptes(env, pdpte);
     }
 }
 
