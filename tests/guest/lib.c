@@ -222,6 +222,7 @@ static void find_features(void)
 
     cpuid(0, 0, r);
     max_leaf = r[0];
+    cpu_has.amd = r[1] == 0x68747541;           /* "Auth" */
     cpuid(1, 0, r);
     cpu_has.pcid = r[2] >> 17 & 1;
     if (max_leaf >= 7) {

@@ -150,7 +150,7 @@ static inline void cpuid(u32 leaf, u32 sub, u32 out[4])
 }
 
 typedef struct Features {
-    bool nx, page1g, smep, smap, pku, pks, la57, pcid;
+    bool nx, page1g, smep, smap, pku, pks, la57, pcid, amd;
     unsigned maxphyaddr;
 } Features;
 

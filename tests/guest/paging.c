@@ -187,7 +187,10 @@ bool reserved(const Format *f, const Mode *m, int level, u64 entry)
         return true;
     }
     if (level >= 4) {
-        return entry & PS;
+        /* AMD APM vol. 2, 5.3.3: bit 8 must be zero; plain TCG lets it pass. */
+        bool bit8 = cpu_has.amd && !has_word("plain-tcg");
+
+        return entry & (bit8 ? PS | BIT(8) : PS);
     }
     if (level == 3 && leaf) {
         return !cpu_has.page1g || (entry & 0x3fffe000);
@@ -230,7 +233,7 @@ static Exc fault(const Format *f, const Mode *m, Kind kind, ulong address,
 {
     bool fetch_reported = m->smep || (m->nxe && f->entry_size == 8);
 
-    if ((error & 8) && has_word("rsvd-without-p")) {
+    if ((error & 8) && has_word("plain-tcg")) {
         error &= ~1u;           /* what plain TCG says */
     }
     error |= (kind == WRITE) << 1 | m->user << 2
