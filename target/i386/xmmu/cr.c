@@ -181,7 +181,8 @@ static void get_rules(CPUX86State *env, XmmuCrRules *rules)
         .efer_reserved = efer_reserved(env),
         .maxphyaddr = env_cpu(env)->accel->caps.maxphyaddr,
         .long_mode = env->features[FEAT_8000_0001_EDX] & CPUID_EXT2_LM,
-        .cs_l = env->hflags & HF_CS64_MASK,
+        /* Of the descriptor: also where long mode is not active. */
+        .cs_l = env->segs[R_CS].flags & DESC_L_MASK,
         /* Available or busy 16-bit TSS. */
         .tr_tss16 = tr_type == 1 || tr_type == 3,
     };
