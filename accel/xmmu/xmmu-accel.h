@@ -64,6 +64,8 @@ void xmmu_memory_listen(XmmuMemory *memory, XmmuVm *vm, unsigned as_id,
 
 /* target/i386/xmmu */
 void xmmu_cpu_reset(CPUState *cs);
+/* TCG's TLB of @cs was emptied for the MMU core: tell it. */
+void xmmu_cpu_flushed(CPUState *cs);
 void xmmu_cpu_unrealize(CPUState *cs);
 /* Registers or memory changed behind the guest's back; the vCPU is stopped. */
 void xmmu_cpu_state_replaced(CPUState *cs);

@@ -12,7 +12,7 @@
  */
 #include <glib.h>
 #include "hw_model.h"
-#include "../mmu/vm.h"
+#include "../mmu/flush.h"
 
 /* A vCPU makes progress after two or three exits.  This many for one access means
  * that the MMU and the model disagree; better to stop the VM than to spin. */
@@ -374,6 +374,7 @@ void xmmu_hw_translate(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned size,
         return;
     }
     services->rcu_read_lock();
+    xmmu_flush_note_use(vcpu);
     if (vcpu->vm->config.tdp) {
         translate_tdp(vcpu, &linear, size, result);
     } else {

@@ -58,6 +58,18 @@ static uint64_t service_read_bus(void *opaque, unsigned as_id, gpa_t gpa,
 static void flush_work(CPUState *cpu, run_on_cpu_data data)
 {
     tlb_flush(cpu);
+    xmmu_cpu_flushed(cpu);
+}
+
+static void service_flush_vcpu(void *opaque, unsigned index)
+{
+    CPUState *cpu;
+
+    RCU_READ_LOCK_GUARD();
+    cpu = qemu_get_cpu(index);
+    if (cpu && cpu->halt_cond) {
+        async_run_on_cpu(cpu, flush_work, RUN_ON_CPU_NULL);
+    }
 }
 
 /*
@@ -104,6 +116,7 @@ const XmmuServices xmmu_soft_services = {
     .rcu_call = service_rcu_call,
     .read_bus = service_read_bus,
     .flush_all = service_flush_all,
+    .flush_vcpu = service_flush_vcpu,
     .guest_written = service_guest_written,
 };
 

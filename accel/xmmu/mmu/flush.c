@@ -17,7 +17,8 @@
  *    writable translation left.  For that there is a clock: taking the write
  *    permission away ticks it, every full flush of a vCPU notes the time, and
  *    the protection holds once every vCPU has flushed since.  So protection costs
- *    no flush of its own; guests flush all the time.
+ *    no flush of its own; guests flush all the time.  A vCPU that idles does
+ *    not; when others have waited long enough it is asked to (a nudge).
  */
 #include "flush.h"
 
@@ -65,7 +66,36 @@ uint64_t xmmu_flush_tick(XmmuVm *vm)
 
 void xmmu_flush_done(XmmuVcpu *vcpu)
 {
+    __atomic_store_n(&vcpu->cached, false, __ATOMIC_SEQ_CST);
     __atomic_store_n(&vcpu->flushed_at, xmmu_flush_tick(vcpu->vm), __ATOMIC_SEQ_CST);
+}
+
+void xmmu_vcpu_flushed(XmmuVcpu *vcpu)
+{
+    xmmu_flush_done(vcpu);
+}
+
+/* A vCPU that has cached nothing since its last flush is as good as flushed now. */
+static bool flushed_since(XmmuVcpu *vcpu, uint64_t tick)
+{
+    return __atomic_load_n(&vcpu->flushed_at, __ATOMIC_SEQ_CST) >= tick ||
+           !__atomic_load_n(&vcpu->cached, __ATOMIC_SEQ_CST);
+}
+
+void xmmu_flush_nudge(XmmuVm *vm, uint64_t tick)
+{
+    xmmu_assert_write_locked(vm);
+    if (!vm->services->flush_vcpu) {
+        return;
+    }
+    for (guint i = 0; i < vm->vcpus->len; i++) {
+        XmmuVcpu *vcpu = g_ptr_array_index(vm->vcpus, i);
+
+        if (!flushed_since(vcpu, tick) && !vcpu->nudged) {
+            vcpu->nudged = true;
+            vm->services->flush_vcpu(vm->opaque, vcpu->index);
+        }
+    }
 }
 
 bool xmmu_flush_all_since(XmmuVm *vm, uint64_t tick, const XmmuVcpu *self)
@@ -74,10 +104,10 @@ bool xmmu_flush_all_since(XmmuVm *vm, uint64_t tick, const XmmuVcpu *self)
     for (guint i = 0; i < vm->vcpus->len; i++) {
         XmmuVcpu *vcpu = g_ptr_array_index(vm->vcpus, i);
 
-        if (vcpu != self &&
-            __atomic_load_n(&vcpu->flushed_at, __ATOMIC_SEQ_CST) < tick) {
+        if (vcpu != self && !flushed_since(vcpu, tick)) {
             return false;
         }
+        vcpu->nudged = false;
     }
     return true;
 }

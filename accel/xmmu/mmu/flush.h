@@ -19,6 +19,19 @@ uint64_t xmmu_flush_tick(XmmuVm *vm);
 /* @vcpu has nothing cached at this moment. */
 void xmmu_flush_done(XmmuVcpu *vcpu);
 
+/* @vcpu is about to read an entry and may cache what it finds. */
+static inline void xmmu_flush_note_use(XmmuVcpu *vcpu)
+{
+    if (!__atomic_load_n(&vcpu->cached, __ATOMIC_RELAXED)) {
+        /* Before the entry is read: either we see the entry protected, or who
+         * protects it sees us. */
+        __atomic_store_n(&vcpu->cached, true, __ATOMIC_SEQ_CST);
+    }
+}
+
+/* Ask the vCPUs that have not flushed since @tick to do so. */
+void xmmu_flush_nudge(XmmuVm *vm, uint64_t tick);
+
 /* Has every vCPU flushed at or after @tick?  @self counts as flushed now when
  * not NULL.  mmu_lock. */
 bool xmmu_flush_all_since(XmmuVm *vm, uint64_t tick, const XmmuVcpu *self);

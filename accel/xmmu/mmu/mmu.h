@@ -48,6 +48,12 @@ typedef struct XmmuServices {
      */
     void (*flush_all)(void *opaque);
     /*
+     * Ask one vCPU, by its index, to drop what it cached when it is convenient and
+     * to call xmmu_vcpu_flushed() then.  Nothing but speed depends on it.  Called
+     * with mmu_lock held for writing; must not wait.  May be NULL.
+     */
+    void (*flush_vcpu)(void *opaque, unsigned index);
+    /*
      * The CPU set A or D bits in a guest table at host address @hpa: tell who
      * keeps track of changed guest memory (migration).  May be NULL.
      */
@@ -144,6 +150,10 @@ void xmmu_vcpu_set_regs(XmmuVcpu *vcpu, const XmmuRegs *regs);
  * The engine drops what the vCPU cached itself.
  */
 void xmmu_vcpu_flush_guest(XmmuVcpu *vcpu);
+
+/* The engine dropped all translations that it cached for @vcpu, whoever wanted it
+ * (flush_all, flush_vcpu): write protection can be relied on sooner. */
+void xmmu_vcpu_flushed(XmmuVcpu *vcpu);
 
 /* INVLPG: the guest flushed the translation of @gva. */
 void xmmu_vcpu_invlpg(XmmuVcpu *vcpu, gva_t gva);

@@ -21,6 +21,10 @@
 #include "flush.h"
 #include "shadow.h"
 
+/* Comparisons of one table before the vCPUs that did not flush are asked to: each
+ * costs about as much as a TLB miss, a nudge about as much as a dozen. */
+#define PATIENCE 16
+
 /* ---- The way from the roots ---------------------------------------------- */
 
 static void tell_parents(XmmuTable *table)
@@ -201,6 +205,10 @@ static void sync_table(XmmuVcpu *vcpu, XmmuTable *table, bool flushed)
     }
     if (xmmu_flush_all_since(vm, table->protected_at, flushed ? vcpu : NULL)) {
         __atomic_store_n(&table->unsync, false, __ATOMIC_RELEASE);
+        table->waited = 0;
+    } else if (++table->waited == PATIENCE) {
+        table->waited = 0;
+        xmmu_flush_nudge(vm, table->protected_at);
     }
 }
 

@@ -75,6 +75,8 @@ struct XmmuVcpu {
     XmmuCachedRoot prev[XMMU_PREV_ROOTS_MAX];
 
     uint64_t flushed_at;        /* atomic; flush clock of the last full flush */
+    bool cached;                /* atomic; translated anything since then */
+    bool nudged;                /* write lock; asked to flush and not done yet */
     XmmuStats stats;            /* written by the vCPU's thread only */
 };
 

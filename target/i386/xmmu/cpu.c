@@ -113,6 +113,13 @@ void xmmu_cpu_reset(CPUState *cs)
     accel->pending |= XMMU_PENDING_REGS | XMMU_PENDING_RESET;
 }
 
+void xmmu_cpu_flushed(CPUState *cs)
+{
+    if (cs->accel && cs->accel->vcpu) {
+        xmmu_vcpu_flushed(cs->accel->vcpu);
+    }
+}
+
 /* SMRAM is seen by all vCPUs alike: the first one's address space stands for all. */
 static void listen_to_smm(CPUState *cs)
 {
