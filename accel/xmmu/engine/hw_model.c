@@ -138,7 +138,6 @@ static void tdp_translate(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, unsigned size
         }
         switch (xmmu_tdp_fault(vcpu, &fault)) {
         case XMMU_PF_EMULATE:
-            xmmu_count(&vcpu->stats.faults_emulate);
             *result = (TdpResult) {
                 .outcome = XMMU_HW_DIRECT, .prot = fault.prot, .mmio = fault.mmio,
             };
@@ -146,12 +145,6 @@ static void tdp_translate(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, unsigned size
         case XMMU_PF_NOMEM:
             result->outcome = XMMU_HW_NOMEM;
             return;
-        case XMMU_PF_FIXED:
-            xmmu_count(&vcpu->stats.faults_fixed);
-            break;
-        case XMMU_PF_SPURIOUS:
-            xmmu_count(&vcpu->stats.faults_spurious);
-            break;
         default:
             break;
         }
@@ -325,12 +318,10 @@ static void translate_shadow(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned 
         }
         switch (xmmu_shadow_fault(vcpu, &fault)) {
         case XMMU_PF_GUEST:
-            xmmu_count(&vcpu->stats.faults_guest);
             result->outcome = XMMU_HW_EXCEPTION;
             result->exception = fault.exception;
             return;
         case XMMU_PF_EMULATE:
-            xmmu_count(&vcpu->stats.faults_emulate);
             result->outcome = XMMU_HW_DIRECT;
             result->gpa = fault.gpa;
             result->prot = fault.prot;

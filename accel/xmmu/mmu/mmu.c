@@ -118,17 +118,6 @@ XmmuVcpu *xmmu_vcpu_new(XmmuVm *vm, unsigned index, const XmmuCpuCaps *caps)
     return vcpu;
 }
 
-static void add_stats(XmmuStats *sum, const XmmuStats *more)
-{
-    uint64_t *to = (uint64_t *)sum;
-    const uint64_t *from = (const uint64_t *)more;
-
-    for (size_t i = 0; i < sizeof(*sum) / sizeof(*to); i++) {
-        __atomic_fetch_add(&to[i], __atomic_load_n(&from[i], __ATOMIC_RELAXED),
-                           __ATOMIC_RELAXED);
-    }
-}
-
 void xmmu_vcpu_free(XmmuVcpu *vcpu)
 {
     XmmuVm *vm = vcpu->vm;
@@ -136,7 +125,7 @@ void xmmu_vcpu_free(XmmuVcpu *vcpu)
     xmmu_roots_drop(vcpu);
     xmmu_write_lock(vm, XMMU_REASON_GUEST);
     g_ptr_array_remove_fast(vm->vcpus, vcpu);
-    add_stats(&vm->stats, &vcpu->stats);        /* an unplugged vCPU's work stays */
+    xmmu_stats_add(&vm->stats, &vcpu->stats);        /* an unplugged vCPU's work stays */
     xmmu_write_unlock(vm);
     g_free(vcpu);
 }

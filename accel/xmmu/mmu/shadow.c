@@ -559,27 +559,12 @@ static XmmuPfResult fault_locked(ShadowFault *f)
     return build(f);
 }
 
-static void count_result(XmmuVcpu *vcpu, XmmuPfResult result)
-{
-    switch (result) {
-    case XMMU_PF_FIXED:
-        xmmu_count(&vcpu->stats.faults_fixed);
-        break;
-    case XMMU_PF_SPURIOUS:
-        xmmu_count(&vcpu->stats.faults_spurious);
-        break;
-    default:
-        break;
-    }
-}
-
-XmmuPfResult xmmu_shadow_fault(XmmuVcpu *vcpu, XmmuFault *fault)
+static XmmuPfResult walk_and_build(XmmuVcpu *vcpu, XmmuFault *fault)
 {
     XmmuGuestWalk walk = { .level = 0 };
     ShadowFault f = { .vcpu = vcpu, .fault = fault, .walk = &walk };
     XmmuPfResult result;
 
-    xmmu_count(&vcpu->stats.faults);
     switch (xmmu_guest_walk(vcpu, &fault->access, xmmu_map_through_slots, &walk)) {
     case XMMU_WALK_OK:
         break;
@@ -594,6 +579,10 @@ XmmuPfResult xmmu_shadow_fault(XmmuVcpu *vcpu, XmmuFault *fault)
     xmmu_write_lock(vcpu->vm, XMMU_REASON_GUEST);
     result = fault_locked(&f);
     xmmu_write_unlock(vcpu->vm);
-    count_result(vcpu, result);
     return result;
+}
+
+XmmuPfResult xmmu_shadow_fault(XmmuVcpu *vcpu, XmmuFault *fault)
+{
+    return xmmu_count_fault(vcpu, walk_and_build(vcpu, fault));
 }

@@ -22,25 +22,50 @@ const XmmuStatDesc xmmu_stat_descs[] = {
 
 const size_t xmmu_stat_count = G_N_ELEMENTS(xmmu_stat_descs);
 
-static void add(XmmuStats *sum, const XmmuStats *more)
+XmmuPfResult xmmu_count_fault(XmmuVcpu *vcpu, XmmuPfResult result)
+{
+    XmmuStats *stats = &vcpu->stats;
+
+    xmmu_count(&stats->faults);
+    switch (result) {
+    case XMMU_PF_FIXED:
+        xmmu_count(&stats->faults_fixed);
+        break;
+    case XMMU_PF_SPURIOUS:
+        xmmu_count(&stats->faults_spurious);
+        break;
+    case XMMU_PF_GUEST:
+        xmmu_count(&stats->faults_guest);
+        break;
+    case XMMU_PF_EMULATE:
+        xmmu_count(&stats->faults_emulate);
+        break;
+    default:
+        break;
+    }
+    return result;
+}
+
+void xmmu_stats_add(XmmuStats *sum, const XmmuStats *more)
 {
     uint64_t *to = (uint64_t *)sum;
     const uint64_t *from = (const uint64_t *)more;
 
     for (size_t i = 0; i < sizeof(*sum) / sizeof(*to); i++) {
-        to[i] += __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+        __atomic_fetch_add(&to[i], __atomic_load_n(&from[i], __ATOMIC_RELAXED),
+                           __ATOMIC_RELAXED);
     }
 }
 
 void xmmu_vm_stats(XmmuVm *vm, XmmuStats *out)
 {
     memset(out, 0, sizeof(*out));
-    add(out, &vm->stats);
+    xmmu_stats_add(out, &vm->stats);
     xmmu_read_lock(vm);
     for (guint i = 0; i < vm->vcpus->len; i++) {
         XmmuVcpu *vcpu = g_ptr_array_index(vm->vcpus, i);
 
-        add(out, &vcpu->stats);
+        xmmu_stats_add(out, &vcpu->stats);
     }
     xmmu_read_unlock(vm);
 }
@@ -48,7 +73,7 @@ void xmmu_vm_stats(XmmuVm *vm, XmmuStats *out)
 void xmmu_vcpu_stats(XmmuVcpu *vcpu, XmmuStats *out)
 {
     memset(out, 0, sizeof(*out));
-    add(out, &vcpu->stats);
+    xmmu_stats_add(out, &vcpu->stats);
 }
 
 uint64_t xmmu_vcpu_role_word(const XmmuVcpu *vcpu)

@@ -185,27 +185,34 @@ static XmmuPfResult fault_locked(XmmuVcpu *vcpu, XmmuTable *root, XmmuFault *fau
     return map(vm, root, &leaf, fault);
 }
 
+/* Beyond what the tree can translate there is no RAM. */
+static bool beyond_tree(const XmmuTable *root, gpa_t gpa)
+{
+    return gpa >> XMMU_PAGE_SHIFT >= xmmu_level_pages(root->role.level + 1);
+}
+
 XmmuPfResult xmmu_tdp_fault(XmmuVcpu *vcpu, XmmuFault *fault)
 {
     XmmuVm *vm = vcpu->vm;
-    XmmuTable *root = vcpu->root.table;
-    XmmuPfResult result = XMMU_PF_NOMEM;
+    XmmuPageRole role = vcpu->root.role;
+    XmmuPfResult result;
 
-    xmmu_count(&vcpu->stats.faults);
-    if (root && fault->tdp_gpa >> XMMU_PAGE_SHIFT >=
-                xmmu_level_pages(root->role.level + 1)) {
-        /* Beyond what the tree can translate; no RAM can be there. */
+    if (!vcpu->root.table) {
+        vcpu->root.table = xmmu_tdp_root(vm, xmmu_role_as(role), role);
+    }
+    if (!vcpu->root.table) {
+        return xmmu_count_fault(vcpu, XMMU_PF_NOMEM);
+    }
+    if (beyond_tree(vcpu->root.table, fault->tdp_gpa)) {
         fault->gpa = fault->tdp_gpa;
         fault->prot = XMMU_PROT_RWX;
         fault->mmio = true;
-        return XMMU_PF_EMULATE;
+        return xmmu_count_fault(vcpu, XMMU_PF_EMULATE);
     }
     xmmu_read_lock(vm);
-    if (root) {
-        result = fault_locked(vcpu, root, fault);
-    }
+    result = fault_locked(vcpu, vcpu->root.table, fault);
     xmmu_read_unlock(vm);
-    return result;
+    return xmmu_count_fault(vcpu, result);
 }
 
 /* ---- Removing ----------------------------------------------------------- */

@@ -98,6 +98,11 @@ static inline void xmmu_count(uint64_t *counter)
                      __ATOMIC_RELAXED);
 }
 
+void xmmu_stats_add(XmmuStats *sum, const XmmuStats *more);
+
+/* Counts one fault and how it ended; returns @result. */
+XmmuPfResult xmmu_count_fault(XmmuVcpu *vcpu, XmmuPfResult result);
+
 static inline void xmmu_count_shared(uint64_t *counter, int64_t n)
 {
     __atomic_fetch_add(counter, n, __ATOMIC_RELAXED);
