@@ -22,7 +22,7 @@
 typedef struct Hit {
     XmmuSpte *sptep;            /* the last entry read */
     XmmuSpte spte;
-    XmmuTable *table;
+    int level;                  /* that the entry belongs to */
     bool present;
 } Hit;
 
@@ -30,27 +30,24 @@ typedef struct Hit {
 static Hit walk_tables(XmmuVcpu *vcpu, XmmuTable *root, uint64_t frame)
 {
     const XmmuHostFormat *format = vcpu->vm->format;
-    Hit hit = { .table = root };
-    int level = root->role.level;
+    Hit hit = { .level = root->role.level };
     XmmuSpte *entries = root->spt;
 
     xmmu_count(&vcpu->stats.walks);
-    for (;; level--) {
-        hit.sptep = &entries[xmmu_level_index(frame, level)];
+    for (;; hit.level--) {
+        hit.sptep = &entries[xmmu_level_index(frame, hit.level)];
         hit.spte = xmmu_spte_read(hit.sptep);
         hit.present = xmmu_spte_present(format, hit.spte);
-        if (!hit.present || xmmu_spte_is_leaf(format, hit.spte, level)) {
-            break;
+        if (!hit.present || xmmu_spte_is_leaf(format, hit.spte, hit.level)) {
+            return hit;
         }
         entries = (XmmuSpte *)(uintptr_t)xmmu_spte_hpa(hit.spte);
     }
-    hit.table = xmmu_table_of(hit.sptep);
-    return hit;
 }
 
 static hpa_t leaf_hpa(const Hit *hit, uint64_t address)
 {
-    uint64_t size = xmmu_level_pages(hit->table->role.level) << XMMU_PAGE_SHIFT;
+    uint64_t size = xmmu_level_pages(hit->level) << XMMU_PAGE_SHIFT;
 
     return xmmu_spte_hpa(hit->spte) | (address & (size - 1) & XMMU_PAGE_MASK);
 }
@@ -76,6 +73,9 @@ typedef struct TdpResult {
     bool writable;              /* perhaps not dirty yet, so not in prot */
     bool mmio;
 } TdpResult;
+
+/* Beside XMMU_PROT_* in the nested TLB. */
+#define CACHED_WRITABLE (1 << 3)
 
 static bool tdp_hit(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, TdpResult *result)
 {
@@ -117,11 +117,31 @@ static bool tdp_hit(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, TdpResult *result)
     if (access & XMMU_ACC_EXEC) {
         result->prot |= XMMU_PROT_EXEC;
     }
+    xmmu_nested_tlb_insert(&vcpu->nested_tlb, gpa, vcpu->regs.smm, hit.level,
+                           result->hpa,
+                           result->prot | (result->writable ? CACHED_WRITABLE : 0));
     return true;
 }
 
-static void tdp_translate(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, unsigned size,
-                          TdpResult *result)
+/* What the vCPU remembers; a write to a page that is not dirty must walk. */
+static inline bool tdp_cached(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want,
+                              TdpResult *result)
+{
+    uint64_t page = xmmu_nested_tlb_find(&vcpu->nested_tlb, gpa, vcpu->regs.smm);
+
+    if (!(page & want)) {
+        return false;
+    }
+    result->outcome = XMMU_HW_OK;
+    result->hpa = page & XMMU_PAGE_MASK;
+    result->prot = page & XMMU_PROT_RWX;
+    result->writable = page & CACHED_WRITABLE;
+    result->mmio = false;
+    return true;
+}
+
+static void tdp_walk(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, unsigned size,
+                     TdpResult *result)
 {
     XmmuFault fault = {
         .access.want = want,
@@ -150,6 +170,14 @@ static void tdp_translate(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, unsigned size
         }
     }
     result->outcome = XMMU_HW_NOMEM;
+}
+
+static inline void tdp_translate(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want,
+                                 unsigned size, TdpResult *result)
+{
+    if (!tdp_cached(vcpu, gpa, want, result)) {
+        tdp_walk(vcpu, gpa, want, size, result);
+    }
 }
 
 /* The first dimension's accesses to guest tables are translated by the second. */
@@ -225,10 +253,11 @@ static uint8_t shadow_prot(XmmuVcpu *vcpu, const XmmuAccess *access, XmmuSpte sp
 
 static uint8_t guest_page_shift(const Hit *hit)
 {
-    XmmuPageRole role = hit->table->role;
+    const XmmuTable *table = xmmu_table_of(hit->sptep);
+    XmmuPageRole role = table->role;
 
     if (role.direct) {
-        return MAX(hit->table->guest_shift, XMMU_PAGE_SHIFT);
+        return MAX(table->guest_shift, XMMU_PAGE_SHIFT);
     }
     if (role.gpte4 && role.level == XMMU_LEVEL_2M) {
         return 22;
@@ -240,8 +269,9 @@ static uint8_t guest_page_shift(const Hit *hit)
  * if it is the same, the guest's entry that was remembered beside it was its own. */
 static bool leaf_gpa(XmmuVcpu *vcpu, const Hit *hit, gva_t gva, gpa_t *gpa)
 {
-    gfn_t gfn = xmmu_table_leaf_gfn(hit->table, xmmu_spte_index(hit->sptep));
-    uint64_t size = xmmu_level_pages(hit->table->role.level) << XMMU_PAGE_SHIFT;
+    gfn_t gfn = xmmu_table_leaf_gfn(xmmu_table_of(hit->sptep),
+                                    xmmu_spte_index(hit->sptep));
+    uint64_t size = xmmu_level_pages(hit->level) << XMMU_PAGE_SHIFT;
 
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
     *gpa = ((gfn << XMMU_PAGE_SHIFT) | (gva & (size - 1))) & vcpu->masks.gpa_mask;
@@ -367,6 +397,7 @@ void xmmu_hw_translate(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned size,
     services->rcu_read_lock();
     xmmu_flush_note_use(vcpu);
     if (vcpu->vm->config.tdp) {
+        xmmu_nested_tlb_validate(&vcpu->nested_tlb, &vcpu->vm->rights_lost);
         translate_tdp(vcpu, &linear, size, result);
     } else {
         translate_shadow(vcpu, &linear, size, result);
@@ -403,6 +434,7 @@ void xmmu_hw_translate_gpa(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, unsigned siz
     *result = (XmmuHwResult) { .gpa = gpa, .page_shift = XMMU_PAGE_SHIFT };
     services->rcu_read_lock();
     if (vcpu->vm->config.tdp) {
+        xmmu_nested_tlb_validate(&vcpu->nested_tlb, &vcpu->vm->rights_lost);
         tdp_translate(vcpu, gpa, want, size, &tdp);
         result->outcome = tdp.outcome;
         result->hpa = tdp.hpa | (gpa & ~XMMU_PAGE_MASK);

@@ -57,6 +57,7 @@ void xmmu_flush_owe(XmmuVm *vm)
 {
     xmmu_assert_write_locked(vm);
     vm->flush_owed = true;
+    __atomic_fetch_add(&vm->rights_lost, 1, __ATOMIC_RELEASE);
 }
 
 uint64_t xmmu_flush_tick(XmmuVm *vm)

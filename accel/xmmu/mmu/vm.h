@@ -10,6 +10,7 @@
 #define XMMU_MMU_VM_H
 
 #include <glib.h>
+#include "../engine/nested_tlb.h"
 #include "guest_walk.h"
 #include "mmu.h"
 #include "role.h"
@@ -57,6 +58,7 @@ struct XmmuVm {
     XmmuTable *tdp_root[XMMU_AS_COUNT]; /* set once, atomically */
 
     uint64_t flush_clock;       /* atomic; see flush.c */
+    uint64_t rights_lost;       /* atomic; see nested_tlb.h */
     GPtrArray *vcpus;           /* XmmuVcpu *; changed under the write lock, read
                                    under either */
     XmmuStats stats;            /* events outside vCPUs and gauges; atomic */
@@ -73,6 +75,8 @@ struct XmmuVcpu {
     XmmuMasks masks;
     XmmuCachedRoot root;        /* current; others may read .table under mmu_lock */
     XmmuCachedRoot prev[XMMU_PREV_ROOTS_MAX];
+
+    XmmuNestedTlb nested_tlb;   /* the hardware model's */
 
     uint64_t flushed_at;        /* atomic; flush clock of the last full flush */
     bool cached;                /* atomic; translated anything since then */
