@@ -70,6 +70,7 @@ typedef struct Fuzz {
     Cpu cpus[MAX_CPUS];
     unsigned cpu_count;         /* without the writer */
     bool by_hole;               /* of the last translation */
+    bool restless;              /* roles change all the time */
     bool calm;                  /* few changes, so that TLBs live long */
     unsigned writer_flushes;    /* percent of the writer's writes */
     unsigned flush_percent;     /* how often a table write is followed by a flush */
@@ -613,6 +614,10 @@ static void flush_cpu(Fuzz *f, Cpu *cpu)
 
 static void invlpg(Fuzz *f, Cpu *cpu, gva_t gva)
 {
+    if (source_percent(f->s, 25)) {
+        /* Elsewhere in the same large page. */
+        gva ^= source_bits(f->s, 9) << XMMU_PAGE_SHIFT;
+    }
     fz_trace(f, "vCPU %u invlpg %#" PRIx64, cpu->index, gva);
     xmmu_vcpu_invlpg(cpu->vcpu, gva);
     for (int mode = 0; mode < TLB_MODES; mode++) {
@@ -651,6 +656,22 @@ static void flush_after_write(Fuzz *f)
     }
 }
 
+/* What a store puts there: entries, as tables are what matters. */
+static void random_data(Fuzz *f, const Cpu *cpu, const XmmuHwResult *r, uint64_t data[8],
+                        unsigned size)
+{
+    bool writable;
+    uint8_t *mem = world_host(&f->world, cpu_as(cpu), r->gpa, &writable);
+    bool in_pool = mem && world_pool_index(&f->world, mem) >= 0;
+
+    memset(data, 0, 64);
+    data[0] = in_pool ? world_changed_entry(&f->world, f->s, mem)
+                      : world_entry(&f->world, f->s);
+    for (unsigned i = 1; i < 8 && size > 8; i++) {
+        data[i] = world_entry(&f->world, f->s);
+    }
+}
+
 static void op_access(Fuzz *f, Cpu *cpu)
 {
     Source *s = f->s;
@@ -677,9 +698,7 @@ static void op_access(Fuzz *f, Cpu *cpu)
         bits >> 6 == 0 || (f->calm && bits >> 6 != 1)) {
         return;
     }
-    for (int i = 0; i < 8; i++) {
-        data[i] = i == 0 || size > 8 ? world_entry(&f->world, s) : 0;
-    }
+    random_data(f, cpu, &r, data, size);
     if (store(f, cpu, &r, data, size)) {
         flush_after_write(f);
     }
@@ -715,8 +734,8 @@ static void op_write_table(Fuzz *f)
     Source *s = f->s;
     const PoolPage *page = &f->world.pool[source_below(s, POOL_PAGES)];
     unsigned as_id = f->limits->features & FUZZ_SMM && source_percent(s, 10);
-    uint64_t entry = world_entry(&f->world, s);
     unsigned offset = world_index(s) * 8, size = 8;
+    uint64_t entry = world_changed_entry(&f->world, s, page->mem + offset);
 
     if (source_percent(s, 20)) {
         size = 4;
@@ -1088,6 +1107,20 @@ static void op_rare(Fuzz *f, Cpu *cpu)
     }
 }
 
+/* What changes the vCPU role but flushes nothing. */
+static void op_role(Fuzz *f, Cpu *cpu)
+{
+    unsigned allowed = f->limits->features, pick = source_below(f->s, 10);
+
+    if (pick == 0 && (allowed & FUZZ_SMM)) {
+        op_smm(f, cpu);
+    } else if (pick == 1 && (allowed & FUZZ_A20)) {
+        op_a20(f, cpu);
+    } else if (allowed & FUZZ_REGS) {
+        op_flip(f, cpu);
+    }
+}
+
 static void one_op(Fuzz *f)
 {
     Source *s = f->s;
@@ -1095,7 +1128,9 @@ static void one_op(Fuzz *f)
     Cpu *cpu = &f->cpus[f->cpu_count > 1 ? source_below(s, f->cpu_count) : 0];
     unsigned pick = source_below(s, 1000);
 
-    if (pick < 700 || (f->calm && pick < 935 && pick % 5)) {
+    if (f->restless && pick % 16 == 0) {
+        op_role(f, cpu);
+    } else if (pick < 700 || (f->calm && pick < 935 && pick % 5)) {
         op_access(f, cpu);
     } else if (pick < 830) {
         op_write_table(f);
@@ -1109,12 +1144,8 @@ static void one_op(Fuzz *f)
         op_keys(f, cpu);
     } else if (pick < 974 && (allowed & FUZZ_REGS)) {
         op_mode(f, cpu);
-    } else if (pick < 986 && (allowed & FUZZ_REGS)) {
-        op_flip(f, cpu);
-    } else if (pick < 989 && (allowed & FUZZ_SMM)) {
-        op_smm(f, cpu);
-    } else if (pick < 992 && (allowed & FUZZ_A20)) {
-        op_a20(f, cpu);
+    } else if (pick < 992) {
+        op_role(f, cpu);
     } else if (pick < 995 && (allowed & FUZZ_SLOTS)) {
         op_slots(f);
     } else if (pick >= 995 && (allowed & FUZZ_RARE)) {
@@ -1151,6 +1182,7 @@ static void random_config(Fuzz *f)
     }
     f->cpu_count = (allowed & FUZZ_PEERS) && source_percent(s, 40) ? 2 : 1;
     f->writer_flushes = source_percent(s, 20) ? 0 : 30;
+    f->restless = source_percent(s, 25);
     f->calm = source_percent(s, 50);
     f->flush_percent = allowed & FUZZ_LAX ? source_below(s, 3) * 50 : 100;
 }

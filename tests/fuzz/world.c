@@ -201,12 +201,12 @@ static uint64_t entry_frame(const World *w, Source *s, bool large)
 
 uint64_t world_entry(const World *w, Source *s)
 {
-    bool large = source_percent(s, 8);
+    bool large = source_percent(s, w->large_percent);
     uint64_t e = entry_frame(w, s, large);
     unsigned bits = source_bits(s, 32);
 
     e |= (bits & 31) ? 1 : 0;                   /* P: 31/32 */
-    e |= (bits >> 5 & 7) ? 2 : 0;               /* R/W: 7/8 */
+    e |= (bits >> 5 & w->few_readonly) ? 2 : 0; /* R/W: 7/8 or 1/2 */
     e |= (bits >> 8 & 7) ? 4 : 0;               /* U/S: 7/8 */
     e |= (bits >> 11 & 1) << 5;                 /* A */
     e |= (bits >> 12 & 1) << 6;                 /* D */
@@ -217,11 +217,26 @@ uint64_t world_entry(const World *w, Source *s)
         e |= (bits >> 16 & 7) ? 0 : 0x1000;     /* PAT */
     }
     e |= (bits >> 19 & 15) ? 0 : (uint64_t)1 << 63;     /* XD: 1/16 */
-    if (!(bits >> 23 & 15)) {
-        e |= (uint64_t)source_bits(s, 4) << 59;         /* a key: 1/16 */
+    if (!(bits >> 23 & w->few_keys)) {
+        e |= (uint64_t)source_bits(s, 4) << 59;         /* a key: 1/16 or 1/2 */
     }
     if (!(bits >> 27 & 31)) {
         e ^= (uint64_t)1 << source_below(s, 64);        /* any bit: 1/32 */
+    }
+    return e;
+}
+
+uint64_t world_changed_entry(const World *w, Source *s, const uint8_t *mem)
+{
+    static const uint8_t flags[] = { 0, 1, 2, 5, 6, 6, 8, 59, 63 };
+    uint64_t e = world_expected(w, (const uint8_t *)((uintptr_t)mem & ~7ull), 8);
+
+    if (source_percent(s, 50)) {
+        return world_entry(w, s);
+    }
+    e ^= (uint64_t)1 << flags[source_below(s, sizeof(flags))];
+    if (source_percent(s, 30)) {
+        e ^= (uint64_t)1 << flags[source_below(s, sizeof(flags))];
     }
     return e;
 }
@@ -256,6 +271,9 @@ void world_start(World *w, uint64_t seed, bool holes_alive)
     w->history = all_history;
     w->holes_alive = holes_alive;
     w->hole_seed = seed;
+    w->large_percent = source_percent(&s, 25) ? 30 : 8;
+    w->few_readonly = source_percent(&s, 25) ? 1 : 7;
+    w->few_keys = source_percent(&s, 25) ? 1 : 15;
     place(w, &n, 0, low, 28);
     place(w, &n, REMAP_START + KIB(16), low + REMAP_START + KIB(16), 4);
     place(w, &n, REMAP_START + KIB(16), other + KIB(16), 4);

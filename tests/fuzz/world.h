@@ -65,6 +65,9 @@ typedef struct World {
     WordHistory (*history)[512];
     bool holes_alive;           /* reads of holes give entries, not all ones */
     uint64_t hole_seed;
+    unsigned large_percent;     /* of entries that are large pages */
+    unsigned few_readonly;      /* mask: one entry in few_readonly + 1 has R/W = 0 */
+    unsigned few_keys;          /* mask: one entry in few_keys + 1 has a key */
 } World;
 
 /* The memory is allocated once per process and re-used. */
@@ -92,6 +95,8 @@ const uint8_t *world_differs(const World *w);
 
 /* A plausible table entry of 8 bytes. */
 uint64_t world_entry(const World *w, Source *s);
+/* The same, or what is at @mem with other flags: rights, A, D, G, key. */
+uint64_t world_changed_entry(const World *w, Source *s, const uint8_t *mem);
 /* Indices that tables are filled at, so that walks meet. */
 unsigned world_index(Source *s);
 
