@@ -180,6 +180,14 @@ static inline void tdp_translate(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want,
     }
 }
 
+/* The cached ways through the guest's tables went through TDP too. */
+static void validate_caches(XmmuVcpu *vcpu)
+{
+    if (!xmmu_nested_tlb_validate(&vcpu->nested_tlb, &vcpu->vm->rights_lost)) {
+        xmmu_walk_cache_flush(&vcpu->walk_cache);
+    }
+}
+
 /* The first dimension's accesses to guest tables are translated by the second. */
 static bool map_through_tdp(XmmuVcpu *vcpu, gpa_t gpa, bool write,
                             XmmuTablePage *page)
@@ -195,12 +203,13 @@ static bool map_through_tdp(XmmuVcpu *vcpu, gpa_t gpa, bool write,
 static void translate_tdp(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned size,
                           XmmuHwResult *result)
 {
-    XmmuGuestWalk walk;
+    XMMU_UNINITIALIZED XmmuGuestWalk walk;
     TdpResult tdp;
     XmmuWalkStatus status;
 
     do {
-        status = xmmu_guest_walk(vcpu, access, map_through_tdp, &walk);
+        status = xmmu_guest_walk(vcpu, access, map_through_tdp, &vcpu->walk_cache,
+                                 &walk);
     } while (status == XMMU_WALK_RACED);
     if (status == XMMU_WALK_FAULT) {
         xmmu_count(&vcpu->stats.faults_guest);
@@ -397,7 +406,7 @@ void xmmu_hw_translate(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned size,
     services->rcu_read_lock();
     xmmu_flush_note_use(vcpu);
     if (vcpu->vm->config.tdp) {
-        xmmu_nested_tlb_validate(&vcpu->nested_tlb, &vcpu->vm->rights_lost);
+        validate_caches(vcpu);
         translate_tdp(vcpu, &linear, size, result);
     } else {
         translate_shadow(vcpu, &linear, size, result);
@@ -434,7 +443,7 @@ void xmmu_hw_translate_gpa(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, unsigned siz
     *result = (XmmuHwResult) { .gpa = gpa, .page_shift = XMMU_PAGE_SHIFT };
     services->rcu_read_lock();
     if (vcpu->vm->config.tdp) {
-        xmmu_nested_tlb_validate(&vcpu->nested_tlb, &vcpu->vm->rights_lost);
+        validate_caches(vcpu);
         tdp_translate(vcpu, gpa, want, size, &tdp);
         result->outcome = tdp.outcome;
         result->hpa = tdp.hpa | (gpa & ~XMMU_PAGE_MASK);

@@ -45,15 +45,17 @@ static inline XmmuNestedTlbEntry *xmmu_nested_tlb_slot(XmmuNestedTlb *tlb, gpa_t
     return &tlb->entry[(gpa >> shift) % XMMU_NESTED_TLB_SIZE];
 }
 
-/* Before the first use in a translation: drop what may be stale. */
-static inline void xmmu_nested_tlb_validate(XmmuNestedTlb *tlb, const uint64_t *lost)
+/* Before the first use in a translation: drop what may be stale.  False: it was. */
+static inline bool xmmu_nested_tlb_validate(XmmuNestedTlb *tlb, const uint64_t *lost)
 {
     uint64_t now = __atomic_load_n(lost, __ATOMIC_ACQUIRE);
 
-    if (tlb->rights_lost != now) {
-        memset(tlb->entry, 0, sizeof(tlb->entry));
-        tlb->rights_lost = now;
+    if (tlb->rights_lost == now) {
+        return true;
     }
+    memset(tlb->entry, 0, sizeof(tlb->entry));
+    tlb->rights_lost = now;
+    return false;
 }
 
 /* The host page of @gpa and its rights; 0: not known. */

@@ -30,9 +30,20 @@ typedef struct Walker {
     const XmmuMasks *masks;
     const XmmuAccess *access;
     XmmuTableMapFn *map;
+    XmmuWalkCache *cache;       /* NULL: every level is read */
     XmmuGuestWalk *walk;
+    int top;                    /* level that the walk began at */
+    gpa_t table;                /* the table there */
     EntryRef entry[XMMU_MAX_LEVEL + 1];
 } Walker;
+
+void xmmu_walk_cache_flush(XmmuWalkCache *cache)
+{
+    if (++cache->epoch == 0) {          /* an entry that old might still be there */
+        memset(cache, 0, sizeof(*cache));
+        cache->epoch = 1;
+    }
+}
 
 bool xmmu_map_through_slots(XmmuVcpu *vcpu, gpa_t gpa, bool write,
                             XmmuTablePage *page)
@@ -166,16 +177,63 @@ static void finish_path(Walker *w, int level)
                 w->masks->gpa_mask;
 }
 
+static void begin_at_root(Walker *w)
+{
+    w->top = w->masks->guest->levels;
+    w->table = w->vcpu->regs.cr3 & w->masks->addr_mask;
+    w->walk->access = XMMU_ACC_ALL;
+}
+
+/* What one table at @level maps. */
+static uint64_t region_of(const Walker *w, int level)
+{
+    return w->access->gva >> xmmu_guest_shift(w->masks->guest, level + 1);
+}
+
+/* As far down as the cache knows the way. */
+static bool begin_in_cache(Walker *w)
+{
+    if (!w->cache) {
+        return false;
+    }
+    for (int level = 1; level <= XMMU_WALK_CACHE_LEVELS; level++) {
+        const XmmuWalkCacheEntry *entry =
+            xmmu_walk_cache_find(w->cache, level, region_of(w, level));
+
+        if (entry) {
+            w->top = level;
+            w->table = entry->table;
+            w->walk->access = entry->access;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Only of a path that was good to its end, so that its A bits are set. */
+static void remember(const Walker *w)
+{
+    const XmmuGuestWalk *walk = w->walk;
+    int highest = MIN(w->top - 1, XMMU_WALK_CACHE_LEVELS);
+
+    if (!w->cache || walk->uncached) {
+        return;
+    }
+    for (int level = walk->level; level <= highest; level++) {
+        xmmu_walk_cache_insert(w->cache, level, region_of(w, level),
+                               walk->table_gfn[level] << XMMU_PAGE_SHIFT,
+                               walk->table_access[level]);
+    }
+}
+
 /* Follow the path to its leaf, checking presence and reserved bits. */
 static XmmuWalkStatus follow(Walker *w)
 {
     XmmuGuestWalk *walk = w->walk;
     const XmmuRegs *regs = &w->vcpu->regs;
-    int level = w->masks->guest->levels;
-    gpa_t table = regs->cr3 & w->masks->addr_mask;
+    gpa_t table = w->table;
 
-    walk->access = XMMU_ACC_ALL;
-    for (;; level--) {
+    for (int level = w->top;; level--) {
         XmmuGpte *gpte = &walk->gpte[level];
         bool leaf;
 
@@ -249,7 +307,7 @@ static XmmuWalkStatus mark_path(Walker *w)
 {
     XmmuGuestWalk *walk = w->walk;
 
-    for (int level = w->masks->guest->levels; level >= walk->level; level--) {
+    for (int level = w->top; level >= walk->level; level--) {
         uint64_t bits = XMMU_GPTE_A;
         XmmuWalkStatus status;
 
@@ -283,39 +341,62 @@ static void walk_without_paging(XmmuVcpu *vcpu, const XmmuAccess *access,
     walk->gpa = access->gva & vcpu->masks.gpa_mask;
 }
 
-XmmuWalkStatus xmmu_guest_walk(XmmuVcpu *vcpu, const XmmuAccess *access,
-                               XmmuTableMapFn *map, XmmuGuestWalk *walk)
+/* From where the walker begins to the end. */
+static XmmuWalkStatus walk_to_end(Walker *w)
 {
-    Walker w = {
-        .vcpu = vcpu,
-        .masks = &vcpu->masks,
-        .access = access,
-        .map = map,
-        .walk = walk,
-    };
+    const XmmuAccess *access = w->access;
     XmmuWalkStatus status;
     uint32_t denied = 0;
 
-    xmmu_count(&vcpu->stats.guest_walks);
-    walk->uncached = false;
-    walk->level = 0;
-    walk->pkey = 0;
-    if (!vcpu->role.pg) {
-        walk_without_paging(vcpu, access, walk);
-        return XMMU_WALK_OK;
-    }
-    status = follow(&w);
+    w->walk->uncached = false;
+    status = follow(w);
     if (status != XMMU_WALK_OK) {
         return status;
     }
-    if (!xmmu_perm_allows(vcpu->masks.guest_perm, access->want, access->user,
-                          access->smap_off, walk->access)) {
+    if (!xmmu_perm_allows(w->masks->guest_perm, access->want, access->user,
+                          access->smap_off, w->walk->access)) {
         denied |= XMMU_PFEC_P;
     }
-    if (pkey_denies(&w, access->want)) {
+    if (pkey_denies(w, access->want)) {
         denied |= XMMU_PFEC_P | XMMU_PFEC_PK;
     }
-    return denied ? fault(&w, denied) : mark_path(&w);
+    return denied ? fault(w, denied) : mark_path(w);
+}
+
+XmmuWalkStatus xmmu_guest_walk(XmmuVcpu *vcpu, const XmmuAccess *access,
+                               XmmuTableMapFn *map, XmmuWalkCache *cache,
+                               XmmuGuestWalk *walk)
+{
+    XMMU_UNINITIALIZED Walker w;
+    XmmuWalkStatus status;
+
+    w.vcpu = vcpu;
+    w.masks = &vcpu->masks;
+    w.access = access;
+    w.map = map;
+    w.cache = cache;
+    w.walk = walk;
+    xmmu_count(&vcpu->stats.guest_walks);
+    walk->level = 0;
+    walk->pkey = 0;
+    if (!vcpu->role.pg) {
+        walk->uncached = false;
+        walk_without_paging(vcpu, access, walk);
+        return XMMU_WALK_OK;
+    }
+    if (begin_in_cache(&w)) {
+        status = walk_to_end(&w);
+        if (status == XMMU_WALK_OK) {
+            remember(&w);
+            return status;
+        }
+    }
+    begin_at_root(&w);
+    status = walk_to_end(&w);
+    if (status == XMMU_WALK_OK) {
+        remember(&w);
+    }
+    return status;
 }
 
 uint8_t xmmu_guest_prot(const XmmuVcpu *vcpu, const XmmuAccess *access,
@@ -352,7 +433,11 @@ bool xmmu_guest_walk_debug(XmmuVcpu *vcpu, gva_t gva, XmmuTableMapFn *map,
 
     if (!vcpu->role.pg) {
         walk_without_paging(vcpu, &access, &walk);
-    } else if (follow(&w) != XMMU_WALK_OK) {
+        *gpa = walk.gpa;
+        return true;
+    }
+    begin_at_root(&w);
+    if (follow(&w) != XMMU_WALK_OK) {
         return false;
     }
     *gpa = walk.gpa;

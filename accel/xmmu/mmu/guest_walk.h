@@ -10,6 +10,7 @@
 #define XMMU_MMU_GUEST_WALK_H
 
 #include "role.h"
+#include "walk_cache.h"
 
 /* Where a guest table page is for the walker. */
 typedef struct XmmuTablePage {
@@ -33,7 +34,8 @@ typedef enum XmmuWalkStatus {
 } XmmuWalkStatus;
 
 typedef struct XmmuGuestWalk {
-    /* Path, indexed by level from the root to .level.  Without paging: unused. */
+    /* Path, indexed by level from the root to .level.  Without paging: unused;
+     * with a walk cache, levels above where the walk began are unused too. */
     XmmuGpte gpte[XMMU_MAX_LEVEL + 1];      /* as in memory after A/D updates */
     gfn_t table_gfn[XMMU_MAX_LEVEL + 1];    /* of the table with that entry */
     /* Access granted by the levels above the table at that level. */
@@ -50,10 +52,11 @@ typedef struct XmmuGuestWalk {
 
 /*
  * Walk for @access under @vcpu's registers.  Sets A bits, and D for a write, when
- * the access is allowed.  Lock-free; needs an RCU read section.
+ * the access is allowed.  @cache may be NULL.  Lock-free; needs an RCU read section.
  */
 XmmuWalkStatus xmmu_guest_walk(XmmuVcpu *vcpu, const XmmuAccess *access,
-                               XmmuTableMapFn *map, XmmuGuestWalk *walk);
+                               XmmuTableMapFn *map, XmmuWalkCache *cache,
+                               XmmuGuestWalk *walk);
 
 /* What the guest allows at the end of @walk, for the privilege of @access: a set
  * of XMMU_PROT_*.  A write needs D: it is only included when D is set. */

@@ -130,10 +130,19 @@ void xmmu_vcpu_free(XmmuVcpu *vcpu)
     g_free(vcpu);
 }
 
+/* Do the guest's tables begin at the same place? */
+static bool same_tables(const XmmuRegs *a, const XmmuRegs *b)
+{
+    return a->cr3 == b->cr3 && !memcmp(a->pdpte, b->pdpte, sizeof(a->pdpte));
+}
+
 void xmmu_vcpu_set_regs(XmmuVcpu *vcpu, const XmmuRegs *regs)
 {
     XmmuVcpuRole role = xmmu_vcpu_role(&vcpu->caps, regs);
 
+    if (role.word != vcpu->role.word || !same_tables(&vcpu->regs, regs)) {
+        xmmu_walk_cache_flush(&vcpu->walk_cache);
+    }
     vcpu->regs = *regs;
     if (role.word == vcpu->role.word) {
         xmmu_count(&vcpu->stats.role_skips);
@@ -149,6 +158,7 @@ void xmmu_vcpu_set_regs(XmmuVcpu *vcpu, const XmmuRegs *regs)
 void xmmu_vcpu_flush_guest(XmmuVcpu *vcpu)
 {
     xmmu_count(&vcpu->stats.cr3_loads);
+    xmmu_walk_cache_flush(&vcpu->walk_cache);
     xmmu_roots_sync(vcpu, true);
     /* The vCPU has run nothing since it flushed, so it has flushed now. */
     xmmu_flush_done(vcpu);
@@ -159,6 +169,7 @@ void xmmu_vcpu_invlpg(XmmuVcpu *vcpu, gva_t gva)
     XmmuTable *root = vcpu->root.table;
 
     xmmu_count(&vcpu->stats.invlpg);
+    xmmu_walk_cache_flush(&vcpu->walk_cache);
     if (vcpu->vm->config.tdp || !root || !xmmu_needs_sync(root)) {
         return;
     }

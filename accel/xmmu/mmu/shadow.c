@@ -565,7 +565,8 @@ static XmmuPfResult walk_and_build(XmmuVcpu *vcpu, XmmuFault *fault)
     ShadowFault f = { .vcpu = vcpu, .fault = fault, .walk = &walk };
     XmmuPfResult result;
 
-    switch (xmmu_guest_walk(vcpu, &fault->access, xmmu_map_through_slots, &walk)) {
+    switch (xmmu_guest_walk(vcpu, &fault->access, xmmu_map_through_slots, NULL,
+                            &walk)) {
     case XMMU_WALK_OK:
         break;
     case XMMU_WALK_FAULT:

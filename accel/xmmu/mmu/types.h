@@ -14,6 +14,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/*
+ * For a large local of a hot path, all of whose members are written before they
+ * are read, against being cleared first (-ftrivial-auto-var-init).
+ */
+#ifdef __has_attribute
+#if __has_attribute(uninitialized)
+#define XMMU_UNINITIALIZED __attribute__((uninitialized))
+#endif
+#endif
+#ifndef XMMU_UNINITIALIZED
+#define XMMU_UNINITIALIZED
+#endif
+
 typedef uint64_t gva_t;     /* guest virtual (linear) address, bytes */
 typedef uint64_t gpa_t;     /* guest physical address, bytes */
 typedef uint64_t gfn_t;     /* gpa >> XMMU_PAGE_SHIFT */

@@ -76,7 +76,8 @@ struct XmmuVcpu {
     XmmuCachedRoot root;        /* current; others may read .table under mmu_lock */
     XmmuCachedRoot prev[XMMU_PREV_ROOTS_MAX];
 
-    XmmuNestedTlb nested_tlb;   /* the hardware model's */
+    XmmuNestedTlb nested_tlb;   /* the hardware model's, as is the next */
+    XmmuWalkCache walk_cache;
 
     uint64_t flushed_at;        /* atomic; flush clock of the last full flush */
     bool cached;                /* atomic; translated anything since then */
