@@ -266,7 +266,8 @@ static uint8_t guest_page_shift(const Hit *hit)
     XmmuPageRole role = table->role;
 
     if (role.direct) {
-        return MAX(table->guest_shift, XMMU_PAGE_SHIFT);
+        return MAX(__atomic_load_n(&table->guest_shift, __ATOMIC_RELAXED),
+                   XMMU_PAGE_SHIFT);
     }
     if (role.gpte4 && role.level == XMMU_LEVEL_2M) {
         return 22;
@@ -282,7 +283,6 @@ static bool leaf_gpa(XmmuVcpu *vcpu, const Hit *hit, gva_t gva, gpa_t *gpa)
                                     xmmu_spte_index(hit->sptep));
     uint64_t size = xmmu_level_pages(hit->level) << XMMU_PAGE_SHIFT;
 
-    __atomic_thread_fence(__ATOMIC_ACQUIRE);
     *gpa = ((gfn << XMMU_PAGE_SHIFT) | (gva & (size - 1))) & vcpu->masks.gpa_mask;
     return xmmu_spte_read(hit->sptep).raw == hit->spte.raw;
 }

@@ -8,6 +8,7 @@
  * entry's address alone.  Used by table.c; has its own lock because pages come
  * back from RCU callbacks.
  */
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include "arena.h"
@@ -20,7 +21,7 @@ typedef struct Block {
 } Block;
 
 struct XmmuArena {
-    GMutex lock;
+    pthread_mutex_t lock;      /* not GMutex: ThreadSanitizer does not see those */
     GPtrArray *blocks;
     GPtrArray *free_pages;
 };
@@ -40,7 +41,7 @@ XmmuArena *xmmu_arena_new(void)
 {
     XmmuArena *arena = g_new0(XmmuArena, 1);
 
-    g_mutex_init(&arena->lock);
+    pthread_mutex_init(&arena->lock, NULL);
     arena->blocks = g_ptr_array_new_with_free_func(free);
     arena->free_pages = g_ptr_array_new();
     return arena;
@@ -50,7 +51,7 @@ void xmmu_arena_free(XmmuArena *arena)
 {
     g_ptr_array_free(arena->free_pages, true);
     g_ptr_array_free(arena->blocks, true);
-    g_mutex_clear(&arena->lock);
+    pthread_mutex_destroy(&arena->lock);
     g_free(arena);
 }
 
@@ -73,13 +74,13 @@ void *xmmu_arena_alloc(XmmuArena *arena, void *owner)
 {
     void *page = NULL;
 
-    g_mutex_lock(&arena->lock);
+    pthread_mutex_lock(&arena->lock);
     if (arena->free_pages->len || add_block(arena)) {
         page = g_ptr_array_steal_index_fast(arena->free_pages,
                                             arena->free_pages->len - 1);
         *owner_of(page) = owner;
     }
-    g_mutex_unlock(&arena->lock);
+    pthread_mutex_unlock(&arena->lock);
     if (page) {
         memset(page, 0, XMMU_PAGE_SIZE);
     }
@@ -88,10 +89,10 @@ void *xmmu_arena_alloc(XmmuArena *arena, void *owner)
 
 void xmmu_arena_release(XmmuArena *arena, void *page)
 {
-    g_mutex_lock(&arena->lock);
+    pthread_mutex_lock(&arena->lock);
     *owner_of(page) = NULL;
     g_ptr_array_add(arena->free_pages, page);
-    g_mutex_unlock(&arena->lock);
+    pthread_mutex_unlock(&arena->lock);
 }
 
 void *xmmu_arena_owner(const void *address)

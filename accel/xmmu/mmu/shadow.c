@@ -146,7 +146,7 @@ void xmmu_shadow_unlinked(XmmuTable *child, XmmuSpte *sptep)
 static void clear_entries(XmmuTable *table)
 {
     for (unsigned i = 0; i < XMMU_ENTRIES; i++) {
-        if (table->spt[i].raw) {
+        if (xmmu_spte_read(&table->spt[i]).raw) {
             xmmu_spte_set(table, i, (XmmuSpte) { 0 });
         }
     }
@@ -208,7 +208,7 @@ static void zap_leaves(XmmuTable *table, gfn_t gfn, uint64_t npages)
     int level = table->role.level;
 
     for (unsigned i = 0; i < XMMU_ENTRIES && table->present; i++) {
-        XmmuSpte spte = table->spt[i];
+        XmmuSpte spte = xmmu_spte_read(&table->spt[i]);
 
         if (xmmu_spte_present(format, spte) &&
             xmmu_spte_is_leaf(format, spte, level) &&
@@ -385,6 +385,35 @@ static void child_key(const ShadowFault *f, const XmmuTable *parent, unsigned in
     *role = xmmu_child_role_direct(parent->role, f->access, walk->pkey);
 }
 
+/*
+ * Remember the guest's entry that ours at @index is (to be) made from.
+ *
+ * Two of our entries share the copy of a 4-byte directory entry.  If the other one
+ * was made from something else (the guest's change has not been synchronised yet),
+ * the next comparison would not see it any more: it goes now.  The entry at @index
+ * must not be seen beside another frame than its own, see leaf_gpa() in the hardware
+ * model.
+ */
+static void remember_gpte(ShadowFault *f, XmmuTable *table, unsigned index)
+{
+    XmmuGpte old, now = f->walk->gpte[table->role.level];
+    uint64_t flags = XMMU_GPTE_A | XMMU_GPTE_D;
+
+    if (!table->guest_copy) {
+        return;
+    }
+    old = xmmu_table_gpte(table, index);
+    if ((old.raw & ~now.raw) || ((old.raw ^ now.raw) & ~flags)) {
+        if (table->role.gpte4 && table->role.level == XMMU_LEVEL_2M) {
+            xmmu_spte_set(table, index ^ 1, (XmmuSpte) { 0 });
+        }
+        if ((old.raw ^ now.raw) & XMMU_GPTE_ADDR_MASK) {
+            xmmu_spte_set(table, index, (XmmuSpte) { 0 });
+        }
+    }
+    xmmu_table_set_gpte(table, index, now);
+}
+
 static XmmuTable *link_child(ShadowFault *f, XmmuTable *table, unsigned index,
                              gfn_t gfn, XmmuPageRole role)
 {
@@ -396,7 +425,11 @@ static XmmuTable *link_child(ShadowFault *f, XmmuTable *table, unsigned index,
     }
     g_assert(child->gfn == gfn && child->role.word == role.word &&
              child->role.level + 1 == table->role.level);
-    xmmu_table_set_gpte(table, index, f->walk->gpte[table->role.level]);
+    if (role.direct && f->walk->page_shift > child->guest_shift) {
+        /* Before another vCPU can come this way. */
+        __atomic_store_n(&child->guest_shift, f->walk->page_shift, __ATOMIC_RELAXED);
+    }
+    remember_gpte(f, table, index);
     xmmu_spte_set(table, index, xmmu_spte_table(vm->format, xmmu_table_hpa(child),
                                                 table->role.pae_root));
     return child;
@@ -408,7 +441,7 @@ static XmmuTable *descend(ShadowFault *f, XmmuTable *table)
     const XmmuHostFormat *format = table->vm->format;
     unsigned index = xmmu_level_index(f->fault->access.gva >> XMMU_PAGE_SHIFT,
                                       table->role.level);
-    XmmuSpte spte = table->spt[index];
+    XmmuSpte spte = xmmu_spte_read(&table->spt[index]);
     XmmuTable *child;
     XmmuPageRole role;
     gfn_t gfn;
@@ -419,7 +452,7 @@ static XmmuTable *descend(ShadowFault *f, XmmuTable *table)
         child = xmmu_table_at(xmmu_spte_hpa(spte));
         if (child->gfn == gfn && child->role.word == role.word) {
             child->flood = 0;
-            xmmu_table_set_gpte(table, index, f->walk->gpte[table->role.level]);
+            remember_gpte(f, table, index);
             return child;
         }
         xmmu_count(&f->vcpu->stats.role_conflicts);
@@ -427,11 +460,7 @@ static XmmuTable *descend(ShadowFault *f, XmmuTable *table)
     if (spte.raw) {
         xmmu_spte_set(table, index, (XmmuSpte) { 0 });
     }
-    child = link_child(f, table, index, gfn, role);
-    if (child && child->role.direct) {
-        child->guest_shift = MAX(child->guest_shift, f->walk->page_shift);
-    }
-    return child;
+    return link_child(f, table, index, gfn, role);
 }
 
 static XmmuPfResult by_hand(ShadowFault *f, bool mmio)
@@ -503,9 +532,9 @@ static XmmuPfResult install_leaf(ShadowFault *f, XmmuTable *table)
     if (f->slot && !is_write(f) && xmmu_track_protected(vm, hfn)) {
         f->access &= ~XMMU_ACC_WRITE;
     }
-    old = table->spt[index];
     new = leaf_entry(f, table);
-    xmmu_table_set_gpte(table, index, f->walk->gpte[table->role.level]);
+    remember_gpte(f, table, index);
+    old = xmmu_spte_read(&table->spt[index]);
     if (old.raw == new.raw) {
         return f->slot ? XMMU_PF_SPURIOUS : by_hand(f, true);
     }

@@ -118,7 +118,7 @@ static XmmuSpte with_rights_of(XmmuTable *table, XmmuSpte spte, XmmuGpte gpte)
 static void sync_entry(XmmuTable *table, unsigned index, XmmuGpte old, XmmuGpte new)
 {
     const XmmuHostFormat *format = table->vm->format;
-    XmmuSpte spte = table->spt[index];
+    XmmuSpte spte = xmmu_spte_read(&table->spt[index]);
 
     if (!spte.raw) {
         return;
@@ -215,7 +215,7 @@ static void sync_table(XmmuVcpu *vcpu, XmmuTable *table, bool flushed)
 static XmmuTable *child_at(XmmuTable *table, unsigned index)
 {
     const XmmuHostFormat *format = table->vm->format;
-    XmmuSpte spte = table->spt[index];
+    XmmuSpte spte = xmmu_spte_read(&table->spt[index]);
 
     if (!xmmu_spte_present(format, spte) ||
         xmmu_spte_is_leaf(format, spte, table->role.level)) {

@@ -49,10 +49,10 @@ XmmuGpte xmmu_table_gpte(const XmmuTable *table, unsigned index)
     if (table->role.gpte4) {
         const uint32_t *copy = table->guest_copy;
 
-        return (XmmuGpte) { __atomic_load_n(&copy[i], __ATOMIC_RELAXED) };
+        return (XmmuGpte) { __atomic_load_n(&copy[i], __ATOMIC_ACQUIRE) };
     }
     return (XmmuGpte) {
-        __atomic_load_n((const uint64_t *)table->guest_copy + i, __ATOMIC_RELAXED)
+        __atomic_load_n((const uint64_t *)table->guest_copy + i, __ATOMIC_ACQUIRE)
     };
 }
 

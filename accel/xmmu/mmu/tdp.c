@@ -233,7 +233,7 @@ static void zap_range(XmmuTable *table, gfn_t start, gfn_t end)
 
     for (unsigned i = 0; i < XMMU_ENTRIES && table->present; i++) {
         gfn_t first = table->gfn + i * span;
-        XmmuSpte spte = table->spt[i];
+        XmmuSpte spte = xmmu_spte_read(&table->spt[i]);
 
         if (first >= end || first + span <= start ||
             !xmmu_spte_present(format, spte)) {
