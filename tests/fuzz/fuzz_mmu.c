@@ -26,6 +26,7 @@
 #define TLB_SIZE        64
 #define INVLPG_LOG      32
 #define RECENT          16
+#define MAX_EXTRA       200
 #define MAX_CPUS        3       /* the last one is the writer */
 
 #define GIB             ((uint64_t)1 << 30)
@@ -54,6 +55,8 @@ typedef struct Cpu {
     } invlpg[INVLPG_LOG];
     gva_t recent[RECENT];
     unsigned slot;              /* of recent[] that was last used */
+    bool dropped;               /* the TLB was dropped for the core: tell it */
+    bool nudged;                /* the core asks to drop it */
     TlbEntry tlb[TLB_MODES][TLB_SIZE];
 } Cpu;
 
@@ -69,6 +72,7 @@ typedef struct Fuzz {
     XmmuVm *vm;
     Cpu cpus[MAX_CPUS];
     unsigned cpu_count;         /* without the writer */
+    RefStep extra[MAX_EXTRA];
     bool by_hole;               /* of the last translation */
     bool restless;              /* roles change all the time */
     bool calm;                  /* few changes, so that TLBs live long */
@@ -110,7 +114,16 @@ static void service_flush_all(void *opaque)
     fz_trace(f, "  core: flush all");
     for (unsigned i = 0; i <= f->cpu_count; i++) {
         tlb_drop(&f->cpus[i]);
+        f->cpus[i].dropped = true;
     }
+}
+
+static void service_flush_vcpu(void *opaque, unsigned index)
+{
+    Fuzz *f = opaque;
+
+    fz_trace(f, "  core: asks vCPU %u to flush", index);
+    f->cpus[index].nudged = true;
 }
 
 static uint64_t service_read_bus(void *opaque, unsigned as_id, gpa_t gpa,
@@ -133,6 +146,7 @@ static const XmmuServices services = {
     .rcu_call = world_rcu_call,
     .read_bus = service_read_bus,
     .flush_all = service_flush_all,
+    .flush_vcpu = service_flush_vcpu,
 };
 
 /* ---- The reference's view ------------------------------------------------- */
@@ -146,6 +160,8 @@ typedef struct View {
     bool lost;                  /* values are missing: anything may be right */
     RefResult now;              /* by the values in memory */
     bool have_now, matched, alternatives;
+    /* Entries of paths that may be cached: their flags may be set too. */
+    unsigned extras;            /* in Fuzz.extra[] */
 } View;
 
 static unsigned cpu_as(const Cpu *cpu)
@@ -322,8 +338,29 @@ static bool view_visit(void *opaque, const RefResult *r)
         return false;
     }
     v->alternatives = true;
+    for (unsigned i = 0; i < r->steps && v->extras < MAX_EXTRA; i++) {
+        v->f->extra[v->extras++] = r->step[i];
+    }
     v->matched |= v->got->outcome <= XMMU_HW_DIRECT && result_matches(v, r);
     return false;
+}
+
+/* Flags that were set on a path that is cached. */
+static void absorb_extra(View *v)
+{
+    World *w = &v->f->world;
+
+    for (unsigned i = 0; i < v->extras; i++) {
+        const RefStep *step = &v->f->extra[i];
+        bool writable;
+        uint8_t *mem = world_host(w, cpu_as(v->cpu), step->addr, &writable);
+        uint64_t actual = 0;
+
+        if (mem && writable && world_pool_index(w, mem) >= 0) {
+            memcpy(&actual, mem, step->size);
+            world_expect_set(w, mem, step->size, actual & step->set);
+        }
+    }
 }
 
 /* The flags that the core set on the path of current values. */
@@ -332,6 +369,7 @@ static void check_flags(View *v, bool exact)
     World *w = &v->f->world;
     const RefResult *now = &v->now;
 
+    absorb_extra(v);
     for (unsigned pass = 0; pass < 2; pass++) {
         for (unsigned i = 0; i < now->steps; i++) {
             const RefStep *step = &now->step[i];
@@ -1107,6 +1145,25 @@ static void op_rare(Fuzz *f, Cpu *cpu)
     }
 }
 
+/* What the engine does between instructions. */
+static void obey_flushes(Fuzz *f)
+{
+    for (unsigned i = 0; i <= f->cpu_count; i++) {
+        Cpu *cpu = &f->cpus[i];
+
+        if (cpu->nudged && source_percent(f->s, 20)) {
+            tlb_drop(cpu);
+            cpu->nudged = false;
+            cpu->dropped = true;
+        }
+        if (cpu->dropped) {
+            cpu->dropped = false;
+            fz_trace(f, "vCPU %u tells that it dropped its TLB", i);
+            xmmu_vcpu_flushed(cpu->vcpu);
+        }
+    }
+}
+
 /* What changes the vCPU role but flushes nothing. */
 static void op_role(Fuzz *f, Cpu *cpu)
 {
@@ -1264,6 +1321,7 @@ void fuzz_run(Source *source, uint64_t seed, unsigned ops, const FuzzLimits *lim
     }
     start_cpus(f);
     for (f->op = 0; f->op < ops && !source_dry(source); f->op++) {
+        obey_flushes(f);
         one_op(f);
         world_rcu_run();
         if (f->op % 512 == 511 || limits->trace) {
