@@ -25,16 +25,26 @@ XmmuStatus *qmp_x_query_xmmu(Error **errp)
     return XMMU_ACCEL_CLASS(object_get_class(accel))->query();
 }
 
+static int compare_names(gconstpointer a, gconstpointer b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
 static void print_stats(Monitor *mon, const char *indent, QObject *stats)
 {
     QDict *dict = qobject_to(QDict, stats);
+    g_autoptr(GPtrArray) names = g_ptr_array_new();
 
     for (const QDictEntry *e = qdict_first(dict); e; e = qdict_next(dict, e)) {
-        int64_t value = qdict_get_int(dict, qdict_entry_key(e));
+        g_ptr_array_add(names, (void *)qdict_entry_key(e));
+    }
+    g_ptr_array_sort(names, compare_names);
+    for (unsigned i = 0; i < names->len; i++) {
+        const char *name = names->pdata[i];
+        int64_t value = qdict_get_int(dict, name);
 
         if (value) {
-            monitor_printf(mon, "%s%-16s %" PRId64 "\n", indent,
-                           qdict_entry_key(e), value);
+            monitor_printf(mon, "%s%-16s %" PRId64 "\n", indent, name, value);
         }
     }
 }
@@ -50,6 +60,10 @@ static void print_vcpu(Monitor *mon, const XmmuVcpuStatus *vcpu)
                            r->value->pgd, r->value->role_text);
         }
         kind = "cached root ";
+    }
+    if (vcpu->verified) {
+        monitor_printf(mon, "  verified: %" PRIu64 ", %" PRIu64 " of them stale\n",
+                       vcpu->verified, vcpu->verified_stale);
     }
     print_stats(mon, "  ", vcpu->stats);
 }

@@ -38,6 +38,8 @@ static void collect(CPUState *cs, run_on_cpu_data data)
     for (size_t i = 0; i < count; i++) {
         QAPI_LIST_APPEND(tail, root_status(&roots[i]));
     }
+    status->verified = cs->accel->verified;
+    status->verified_stale = cs->accel->verified_stale;
     xmmu_vcpu_stats(vcpu, &stats);
     status->stats = xmmu_stats_to_qobject(&stats);
 }

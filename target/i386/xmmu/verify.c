@@ -332,11 +332,12 @@ void xmmu_verify(const XmmuFill *fill, XmmuHwResult *result)
     AccelCPUState *accel = cs->accel;
     const char *what;
     Answer parent;
+    int tries;
 
     if (result->outcome == XMMU_HW_NOMEM) {
         return;
     }
-    for (int tries = 0;; tries++) {
+    for (tries = 0;; tries++) {
         ask_parent(fill, &parent);
         if (pdptes_changed(fill)) {
             break;
@@ -348,11 +349,11 @@ void xmmu_verify(const XmmuFill *fill, XmmuHwResult *result)
         if (tries == MAX_TRIES) {
             report(fill, &parent, result, what);
         }
-        accel->verified_stale += tries == 0;
         xmmu_vcpu_invlpg(accel->vcpu, fill->access.gva);
         xmmu_hw_translate(accel->vcpu, &fill->access, fill->size, result);
     }
     accel->verified++;
+    accel->verified_stale += tries > 0;
     /* Ours is an exception, the parent's walker may have left an entry. */
     if (parent.ok && result->outcome == XMMU_HW_EXCEPTION) {
         tlb_flush_page(cs, fill->addr & TARGET_PAGE_MASK);
