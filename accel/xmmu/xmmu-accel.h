@@ -48,7 +48,7 @@ typedef struct XmmuState {
     XmmuConfig config;
     XmmuVm *vm;
     XmmuMemory memory[XMMU_AS_COUNT];
-    /* Guest memory was changed behind the guest's back: zap before going on. */
+    /* The ROM loader changed guest memory: the first vCPU to go on zaps. */
     bool zap_due;
 } XmmuState;
 

@@ -181,32 +181,40 @@ static void choose_engine(void)
     }
 }
 
-/*
- * Memory may have been written by somebody whom no write tracking sees: the
- * ROM loader at a reset, loadvm or a debugger while the VM was stopped.
- * Carried out by the first vCPU that goes on, when all of that is over.
- */
-static void memory_was_changed(void)
+static void forget_vcpu_state(void)
 {
     CPUState *cpu;
 
-    qatomic_set(&xmmu_state.zap_due, true);
     CPU_FOREACH(cpu) {
         xmmu_cpu_state_replaced(cpu);
     }
 }
 
+/*
+ * Guest memory can be written by those whom no write tracking sees; of the tables,
+ * only shadow tables depend on its contents.  At a reset it is the ROM loader, which may come
+ * after this: the first vCPU that goes on does the work.
+ */
 static void system_reset(void *opaque)
 {
-    memory_was_changed();
+    qatomic_set(&xmmu_state.zap_due, !xmmu_state.config.tdp);
+    forget_vcpu_state();
 }
 
+/*
+ * While the VM was stopped it is loadvm or a debugger.  Here and not later, because
+ * the flush that zapping orders would end the one instruction of a debugger's
+ * single step before it began.
+ */
 static void run_state_changed(void *opaque, bool running, RunState state)
 {
-    /* TDP tables hold nothing that was read from guest memory. */
-    if (running && !xmmu_state.config.tdp) {
-        memory_was_changed();
+    if (!running) {
+        return;
     }
+    if (!xmmu_state.config.tdp) {
+        xmmu_vm_zap_all(xmmu_state.vm);
+    }
+    forget_vcpu_state();
 }
 
 static int xmmu_init_machine(MachineState *ms)

@@ -81,7 +81,7 @@ void xmmu_note_loadvm(CPUX86State *env)
 {
     CPUState *cs = env_cpu(env);
 
-    qatomic_set(&xmmu_state.zap_due, true);
+    /* Shadow tables go when the VM runs again (xmmu-all.c). */
     xmmu_cpu_state_replaced(cs);
     cs->accel->pending |= XMMU_PENDING_RESET;
 }
