@@ -124,17 +124,22 @@ static bool misaligned(const XmmuTable *table, unsigned offset, unsigned size)
     return size < 4 || ((offset ^ (offset + size - 1)) & ~(entry_size - 1));
 }
 
+/* A 4-byte guest table has several shadows; does the write concern this one? */
+static bool covers(const XmmuTable *table, unsigned offset, unsigned size)
+{
+    size_t start = xmmu_guest_copy_offset(table->role);
+
+    return offset < start + xmmu_guest_copy_size(table->role) &&
+           start < offset + size;
+}
+
 /* Remove the entries made from the guest entry at @offset of the guest's page. */
 static void zap_written(XmmuTable *table, unsigned offset)
 {
     size_t start = xmmu_guest_copy_offset(table->role);
     unsigned per_entry = table->role.gpte4 && table->role.level == 2 ? 2 : 1;
-    unsigned first;
+    unsigned first = (offset - start) / (table->role.gpte4 ? 4 : 8) * per_entry;
 
-    if (offset < start || offset >= start + xmmu_guest_copy_size(table->role)) {
-        return;                 /* another quadrant */
-    }
-    first = (offset - start) / (table->role.gpte4 ? 4 : 8) * per_entry;
     for (unsigned i = first; i < first + per_entry; i++) {
         xmmu_spte_set(table, i, (XmmuSpte) { 0 });
     }
@@ -153,6 +158,9 @@ static void zap_written(XmmuTable *table, unsigned offset)
 static void write_upper(XmmuTable *table, XmmuVcpu *vcpu, unsigned offset,
                         unsigned size)
 {
+    if (!covers(table, offset, size)) {
+        return;
+    }
     xmmu_count(&vcpu->stats.tracked_writes);
     if (misaligned(table, offset, size)) {
         xmmu_count(&vcpu->stats.misaligned);
