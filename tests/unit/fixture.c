@@ -1,0 +1,350 @@
+/*
+ * xmmu unit tests: a VM to test with
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * See fixture.h.
+ */
+#include <string.h>
+#include <sys/mman.h>
+
+#include "fixture.h"
+
+/* ---- Services -------------------------------------------------------- */
+
+static uint64_t service_read_bus(void *opaque, unsigned as_id, gpa_t gpa, unsigned size)
+{
+    Fixture *fx = opaque;
+
+    g_assert_cmpuint(as_id, <, XMMU_AS_COUNT);
+    g_assert_cmpuint(gpa % size, ==, 0);
+    g_atomic_int_inc(&fx->bus_reads);
+    return size == 4 ? (uint32_t)fx->bus_value : fx->bus_value;
+}
+
+static void service_flush_all(void *opaque)
+{
+    Fixture *fx = opaque;
+
+    g_atomic_int_inc(&fx->flushes);
+}
+
+static const XmmuServices services = {
+    .rcu_read_lock = rcu_service_lock,
+    .rcu_read_unlock = rcu_service_unlock,
+    .rcu_call = rcu_service_call,
+    .read_bus = service_read_bus,
+    .flush_all = service_flush_all,
+};
+
+/* ---- Life ------------------------------------------------------------ */
+
+XmmuConfig fixture_config(void)
+{
+    return (XmmuConfig) {
+        .tdp = true, .tdp_format = XMMU_TDP_NPT, .tdp_levels = 4, .huge_pages = true,
+        .prev_roots = 3,
+    };
+}
+
+XmmuConfig fixture_shadow_config(void)
+{
+    XmmuConfig config = fixture_config();
+
+    config.tdp = false;
+    return config;
+}
+
+static uint8_t *guest_memory(uint64_t size)
+{
+    uint8_t *p = mmap(NULL, size + GIB(1), PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint8_t *aligned;
+
+    g_assert_true(p != MAP_FAILED);
+    aligned = (uint8_t *)(((uintptr_t)p + GIB(1) - 1) & ~(GIB(1) - 1));
+    if (aligned > p) {
+        munmap(p, aligned - p);
+    }
+    munmap(aligned + size, p + GIB(1) - aligned);
+    return aligned;
+}
+
+Fixture *fixture_new_caps(const XmmuConfig *config, uint64_t ram_size,
+                          const XmmuCpuCaps *caps)
+{
+    Fixture *fx = g_new0(Fixture, 1);
+    XmmuRegion ram = { .gfn = 0, .npages = ram_size >> XMMU_PAGE_SHIFT };
+
+    fx->config = *config;
+    fx->caps = *caps;
+    fx->ram_size = ram_size;
+    fx->ram = guest_memory(ram_size);
+    fx->next_page = MIB(1);
+    fx->bus_value = ~(uint64_t)0;
+    fx->vm = xmmu_vm_new(config, &services, fx);
+    ram.hpa = (uintptr_t)fx->ram;
+    for (unsigned as = 0; as < XMMU_AS_COUNT; as++) {
+        xmmu_vm_set_memory(fx->vm, as, &ram, 1);
+    }
+    fx->vcpu = fixture_add_cpu(fx, 0);
+    return fx;
+}
+
+Fixture *fixture_new(const XmmuConfig *config, uint64_t ram_size)
+{
+    XmmuCpuCaps caps = { .maxphyaddr = 40, .page1g = true, .pse36 = true };
+
+    return fixture_new_caps(config, ram_size, &caps);
+}
+
+XmmuVcpu *fixture_add_cpu(Fixture *fx, unsigned index)
+{
+    XmmuRegs regs = fixture_regs(MODE_NONE, 0);
+
+    g_assert_cmpuint(index, <, FIXTURE_CPUS);
+    fx->cpus[index] = xmmu_vcpu_new(fx->vm, index, &fx->caps);
+    fixture_set(fx, index, &regs);
+    return fx->cpus[index];
+}
+
+void fixture_free(Fixture *fx)
+{
+    XmmuStats stats;
+
+    for (unsigned i = 0; i < FIXTURE_CPUS; i++) {
+        if (fx->cpus[i]) {
+            xmmu_vcpu_free(fx->cpus[i]);
+        }
+    }
+    xmmu_vm_zap_all(fx->vm);
+    rcu_service_drain();
+    xmmu_vm_stats(fx->vm, &stats);
+    /* TDP keeps its (empty) roots, one for each address space. */
+    g_assert_cmpuint(stats.tables, <=, fx->config.tdp ? XMMU_AS_COUNT : 0);
+    g_assert_cmpuint(stats.pages_4k + stats.pages_2m + stats.pages_1g, ==, 0);
+    xmmu_vm_free(fx->vm);
+    rcu_service_drain();
+    munmap(fx->ram, fx->ram_size);
+    g_free(fx);
+}
+
+/* ---- Memory ----------------------------------------------------------- */
+
+uint64_t fixture_read(const Fixture *fx, gpa_t gpa, unsigned size)
+{
+    uint64_t value = 0;
+
+    g_assert_cmpuint(gpa + size, <=, fx->ram_size);
+    memcpy(&value, fx->ram + gpa, size);
+    return value;
+}
+
+void fixture_write(Fixture *fx, gpa_t gpa, uint64_t value, unsigned size)
+{
+    g_assert_cmpuint(gpa + size, <=, fx->ram_size);
+    memcpy(fx->ram + gpa, &value, size);
+}
+
+gpa_t fixture_page(Fixture *fx)
+{
+    gpa_t page = fx->next_page;
+
+    fx->next_page += XMMU_PAGE_SIZE;
+    g_assert_cmpuint(fx->next_page, <=, fx->ram_size);
+    memset(fx->ram + page, 0, XMMU_PAGE_SIZE);
+    return page;
+}
+
+/* ---- Guest tables ------------------------------------------------------- */
+
+XmmuRegs fixture_regs(unsigned levels, gpa_t root)
+{
+    XmmuRegs regs = { .cr0 = XMMU_CR0_PE | XMMU_CR0_WP, .cr3 = root };
+
+    if (levels) {
+        regs.cr0 |= XMMU_CR0_PG;
+    }
+    if (levels == MODE_32) {
+        regs.cr4 |= XMMU_CR4_PSE;
+    }
+    if (levels >= MODE_PAE) {
+        regs.cr4 |= XMMU_CR4_PAE;
+        regs.efer |= XMMU_EFER_NXE;
+    }
+    if (levels >= MODE_4L) {
+        regs.efer |= XMMU_EFER_LME | XMMU_EFER_LMA;
+    }
+    if (levels == MODE_5L) {
+        regs.cr4 |= XMMU_CR4_LA57;
+    }
+    return regs;
+}
+
+unsigned fixture_levels(const XmmuRegs *regs)
+{
+    if (!(regs->cr0 & XMMU_CR0_PG)) {
+        return MODE_NONE;
+    }
+    if (!(regs->cr4 & XMMU_CR4_PAE)) {
+        return MODE_32;
+    }
+    if (!(regs->efer & XMMU_EFER_LMA)) {
+        return MODE_PAE;
+    }
+    return regs->cr4 & XMMU_CR4_LA57 ? MODE_5L : MODE_4L;
+}
+
+unsigned fixture_entry_size(const XmmuRegs *regs)
+{
+    return fixture_levels(regs) == MODE_32 ? 4 : 8;
+}
+
+void fixture_set(Fixture *fx, unsigned cpu, const XmmuRegs *regs)
+{
+    fx->regs[cpu] = *regs;
+    xmmu_vcpu_set_regs(fx->cpus[cpu], regs);
+    xmmu_vcpu_flush_guest(fx->cpus[cpu]);
+}
+
+void fixture_load(Fixture *fx, unsigned cpu, XmmuRegs regs)
+{
+    if (fixture_levels(&regs) == MODE_PAE) {
+        for (int i = 0; i < 4; i++) {
+            regs.pdpte[i] = fixture_read(fx, (regs.cr3 & 0xffffffe0) + i * 8, 8);
+        }
+        g_assert_null(xmmu_check_pdptes(&fx->caps, regs.pdpte));
+    }
+    fixture_set(fx, cpu, &regs);
+}
+
+static gpa_t entry_address(const XmmuRegs *regs, gpa_t table, gva_t gva, int level)
+{
+    unsigned bits = fixture_entry_size(regs) == 4 ? 10 : 9;
+    unsigned index = gva >> (12 + bits * (level - 1)) & ((1u << bits) - 1);
+
+    if (fixture_levels(regs) == MODE_PAE && level == 3) {
+        index &= 3;
+    }
+    return table + index * fixture_entry_size(regs);
+}
+
+gpa_t fixture_entry(Fixture *fx, const XmmuRegs *regs, gva_t gva, int level)
+{
+    int top = fixture_levels(regs);
+    unsigned size = fixture_entry_size(regs);
+    gpa_t table = regs->cr3 & (size == 4 ? 0xfffff000 : 0x000fffffffffffe0);
+
+    for (int l = top; ; l--) {
+        gpa_t at = entry_address(regs, table, gva, l);
+        uint64_t entry;
+
+        if (l == level) {
+            return at;
+        }
+        entry = fixture_read(fx, at, size);
+        if (!(entry & PTE_P)) {
+            entry = fixture_page(fx) | PTE_P;
+            entry |= top == MODE_PAE && l == 3 ? 0 : PTE_W | PTE_U;
+            fixture_write(fx, at, entry, size);
+        }
+        table = entry & 0x000ffffffffff000;
+    }
+}
+
+void fixture_map(Fixture *fx, const XmmuRegs *regs, gva_t gva, uint64_t entry, int level)
+{
+    fixture_write(fx, fixture_entry(fx, regs, gva, level), entry,
+                  fixture_entry_size(regs));
+}
+
+/* ---- Accesses ------------------------------------------------------------ */
+
+XmmuHwResult fixture_access_size(Fixture *fx, unsigned cpu, gva_t gva, unsigned how,
+                                 unsigned size)
+{
+    XmmuAccess access = {
+        .gva = gva, .want = how & XMMU_PROT_RWX, .user = how & ACC_USER,
+        .smap_off = how & ACC_AC,
+    };
+    XmmuHwResult result;
+
+    xmmu_hw_translate(fx->cpus[cpu], &access, size, &result);
+    return result;
+}
+
+XmmuHwResult fixture_access(Fixture *fx, unsigned cpu, gva_t gva, unsigned how)
+{
+    return fixture_access_size(fx, cpu, gva, how, 8);
+}
+
+void fixture_store(Fixture *fx, unsigned cpu, gva_t gva, uint64_t value, unsigned size)
+{
+    XmmuHwResult r = fixture_access_size(fx, cpu, gva, XMMU_PROT_WRITE, size);
+
+    g_assert_cmpint(r.outcome, <=, XMMU_HW_DIRECT);
+    if (r.outcome == XMMU_HW_OK) {
+        g_assert_cmpuint(r.hpa, ==, (uintptr_t)fx->ram + r.gpa);
+    }
+    fixture_write(fx, r.gpa, value, size);
+}
+
+void fixture_expect_ok(Fixture *fx, gva_t gva, unsigned how, gpa_t gpa)
+{
+    XmmuHwResult r = fx->last = fixture_access(fx, 0, gva, how);
+
+    g_assert_cmpint(r.outcome, ==, XMMU_HW_OK);
+    g_assert_cmphex(r.gpa, ==, gpa);
+    g_assert_cmphex(r.hpa, ==, (uintptr_t)fx->ram + gpa);
+    g_assert_cmphex(r.prot & how & XMMU_PROT_RWX, ==, how & XMMU_PROT_RWX);
+}
+
+void fixture_expect_fault(Fixture *fx, gva_t gva, unsigned how, uint32_t error_code)
+{
+    XmmuHwResult r = fx->last = fixture_access(fx, 0, gva, how);
+
+    g_assert_cmpint(r.outcome, ==, XMMU_HW_EXCEPTION);
+    g_assert_cmpint(r.exception.vector, ==, XMMU_EXC_PF);
+    g_assert_cmphex(r.exception.error_code, ==, error_code);
+    g_assert_cmphex(r.exception.cr2, ==, gva);
+}
+
+XmmuStats fixture_stats(Fixture *fx)
+{
+    XmmuStats stats;
+
+    xmmu_vm_stats(fx->vm, &stats);
+    return stats;
+}
+
+/* ---- Our tables ------------------------------------------------------------ */
+
+uint64_t fixture_raw(const Fixture *fx, hpa_t root, int root_level, uint64_t frame,
+                     int level)
+{
+    uint64_t large = (uint64_t)1 << 7;
+    hpa_t table = root;
+
+    (void)fx;
+    for (int l = root_level; table; l--) {
+        uint64_t entry = ((uint64_t *)(uintptr_t)table)[xmmu_level_index(frame, l)];
+
+        if (l == level) {
+            return entry;
+        }
+        if (!(entry & 7) || (entry & large)) {
+            return 0;
+        }
+        table = entry & 0x0007fffffffff000;
+    }
+    return 0;
+}
+
+hpa_t fixture_root(Fixture *fx, unsigned cpu)
+{
+    XmmuRootInfo info;
+    size_t n = xmmu_vcpu_roots(fx->cpus[cpu], &info, 1);
+
+    g_assert_cmpuint(n, ==, 1);
+    return info.hpa;
+}

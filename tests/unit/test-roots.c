@@ -1,0 +1,285 @@
+/*
+ * xmmu: unit test of accel/xmmu/mmu/roots.c
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Going from one address space to another and back must find the first one's root
+ * again: for every paging mode, with and without TDP.  The role that a root is
+ * stored under is the role that is looked up.
+ */
+#include "accel/xmmu/mmu/role.h"
+#include "accel/xmmu/mmu/vm.h"
+#include "fixture.h"
+
+#define SPACES 6
+
+typedef struct RootCase {
+    bool tdp;
+    unsigned mode;
+} RootCase;
+
+static Fixture *new_vm(const RootCase *c, unsigned prev_roots)
+{
+    XmmuConfig config = fixture_config();
+
+    config.tdp = c->tdp;
+    config.prev_roots = prev_roots;
+    return fixture_new(&config, MIB(16));
+}
+
+/* Address spaces that map the same address to different pages. */
+static void build_spaces(Fixture *fx, const RootCase *c, XmmuRegs regs[SPACES])
+{
+    for (unsigned i = 0; i < SPACES; i++) {
+        regs[i] = fixture_regs(c->mode, fixture_page(fx));
+        fixture_map(fx, &regs[i], 0x5000, (MIB(8) + i * 0x1000) | PTE_PWU, 1);
+    }
+}
+
+static void go(Fixture *fx, const XmmuRegs *regs, unsigned i)
+{
+    fixture_load(fx, 0, regs[i]);
+    fixture_expect_ok(fx, 0x5010, XMMU_PROT_WRITE, MIB(8) + i * 0x1000 + 0x10);
+}
+
+/* Every root alive is stored under the role that its registers compute to, and none
+ * is there twice. */
+static void check_keys(Fixture *fx)
+{
+    XmmuRootInfo roots[XMMU_PREV_ROOTS_MAX + 1];
+    size_t n = xmmu_vcpu_roots(fx->vcpu, roots, G_N_ELEMENTS(roots));
+    XmmuPageRole role = xmmu_root_role(xmmu_vm_config(fx->vm), fx->vcpu->role);
+
+    g_assert_cmpuint(n, >=, 1);
+    for (size_t i = 0; i < n; i++) {
+        XmmuTable *table = xmmu_table_at(roots[i].hpa);
+
+        g_assert_true(roots[i].valid);
+        g_assert_cmphex(roots[i].page_role, ==, role.word);
+        g_assert_cmphex(table->role.word, ==, roots[i].page_role);
+        for (size_t j = i + 1; j < n; j++) {
+            g_assert_cmphex(roots[i].pgd, !=, roots[j].pgd);
+        }
+    }
+}
+
+static void check_back_and_forth(gconstpointer data)
+{
+    const RootCase *c = data;
+    Fixture *fx = new_vm(c, 3);
+    XmmuRegs regs[SPACES];
+    XmmuStats before, after;
+
+    build_spaces(fx, c, regs);
+    for (unsigned i = 0; i < 4; i++) {
+        go(fx, regs, i);
+    }
+    before = fixture_stats(fx);
+    for (unsigned round = 0; round < 5; round++) {
+        for (unsigned i = 0; i < 4; i++) {
+            go(fx, regs, i);
+            check_keys(fx);
+        }
+    }
+    after = fixture_stats(fx);
+    g_assert_cmpuint(after.roots_new, ==, before.roots_new);
+    g_assert_cmpuint(after.root_misses, ==, before.root_misses);
+    g_assert_cmpuint(after.root_hits, ==, before.root_hits + (c->tdp ? 0 : 20));
+    g_assert_cmpuint(after.tables, ==, before.tables);
+    if (c->tdp) {
+        g_assert_cmpuint(after.roots_new, <=, 2);
+    }
+    fixture_free(fx);
+}
+
+/* One more than fits: the least recently used one goes, the others stay. */
+static void check_replacement(gconstpointer data)
+{
+    const RootCase *c = data;
+    Fixture *fx;
+    XmmuRegs regs[SPACES];
+    XmmuStats before, after;
+
+    if (c->tdp) {
+        g_test_skip("TDP has one root");
+        return;
+    }
+    fx = new_vm(c, 2);
+    build_spaces(fx, c, regs);
+    for (unsigned i = 0; i < 4; i++) {
+        go(fx, regs, i);
+    }
+    before = fixture_stats(fx);
+    go(fx, regs, 2);
+    go(fx, regs, 1);
+    after = fixture_stats(fx);
+    g_assert_cmpuint(after.root_hits, ==, before.root_hits + 2);
+    before = after;
+    go(fx, regs, 0);
+    after = fixture_stats(fx);
+    g_assert_cmpuint(after.root_hits, ==, before.root_hits);
+    g_assert_cmpuint(after.root_misses, ==, before.root_misses + 1);
+    fixture_free(fx);
+}
+
+static void check_no_cache(gconstpointer data)
+{
+    const RootCase *c = data;
+    Fixture *fx = new_vm(c, 0);
+    XmmuRegs regs[SPACES];
+    XmmuRootInfo roots[4];
+
+    build_spaces(fx, c, regs);
+    for (unsigned i = 0; i < 12; i++) {
+        go(fx, regs, i % SPACES);
+        g_assert_cmpuint(xmmu_vcpu_roots(fx->vcpu, roots, 4), ==, 1);
+    }
+    g_assert_cmpuint(fixture_stats(fx).root_hits, ==, 0);
+    fixture_free(fx);
+}
+
+/* A role change is another root; going back finds the first. */
+static void check_role_switch(gconstpointer data)
+{
+    const RootCase *c = data;
+    Fixture *fx = new_vm(c, 3);
+    XmmuRegs regs[SPACES], no_wp, real = fixture_regs(MODE_NONE, 0);
+    XmmuStats before, after;
+
+    build_spaces(fx, c, regs);
+    no_wp = regs[0];
+    no_wp.cr0 &= ~(uint64_t)XMMU_CR0_WP;
+    go(fx, regs, 0);
+    fixture_load(fx, 0, no_wp);
+    fixture_access(fx, 0, 0x5000, XMMU_PROT_READ);
+    fixture_load(fx, 0, real);
+    fixture_access(fx, 0, 0x5000, XMMU_PROT_READ);
+    before = fixture_stats(fx);
+    for (int i = 0; i < 4; i++) {
+        go(fx, regs, 0);
+        fixture_load(fx, 0, no_wp);
+        fixture_expect_ok(fx, 0x5010, XMMU_PROT_READ, MIB(8) + 0x10);
+        fixture_load(fx, 0, real);
+        fixture_expect_ok(fx, 0x5010, XMMU_PROT_READ, 0x5010);
+    }
+    after = fixture_stats(fx);
+    g_assert_cmpuint(after.roots_new, ==, before.roots_new);
+    g_assert_cmpuint(after.root_hits, ==, before.root_hits + (c->tdp ? 0 : 12));
+    fixture_free(fx);
+}
+
+/* Roots that were zapped while they were cached are not used again. */
+static void check_zapped(gconstpointer data)
+{
+    const RootCase *c = data;
+    Fixture *fx = new_vm(c, 3);
+    XmmuRegs regs[SPACES];
+
+    build_spaces(fx, c, regs);
+    for (unsigned i = 0; i < 3; i++) {
+        go(fx, regs, i);
+    }
+    xmmu_vm_zap_all(fx->vm);
+    rcu_service_drain();
+    for (unsigned i = 0; i < 6; i++) {
+        go(fx, regs, i % 3);
+    }
+    /* And after a reset nothing is remembered. */
+    xmmu_vcpu_reset(fx->vcpu);
+    rcu_service_drain();
+    for (unsigned i = 0; i < 3; i++) {
+        go(fx, regs, i);
+    }
+    fixture_free(fx);
+}
+
+/* What changed while a space was away is seen when it comes back. */
+static void check_changed_while_away(gconstpointer data)
+{
+    const RootCase *c = data;
+    Fixture *fx = new_vm(c, 3);
+    XmmuRegs regs[SPACES];
+    gpa_t at;
+
+    build_spaces(fx, c, regs);
+    fixture_add_cpu(fx, 1);         /* writes physical memory */
+    go(fx, regs, 0);
+    go(fx, regs, 1);
+    at = fixture_entry(fx, &regs[0], 0x5000, 1);
+    fixture_store(fx, 1, at, MIB(9) | PTE_PWU, fixture_entry_size(&regs[0]));
+    fixture_load(fx, 0, regs[0]);
+    fixture_expect_ok(fx, 0x5010, XMMU_PROT_WRITE, MIB(9) + 0x10);
+    /* The directory entry, too. */
+    fixture_load(fx, 0, regs[1]);
+    at = fixture_entry(fx, &regs[0], 0x5000, 2);
+    fixture_store(fx, 1, at, 0, fixture_entry_size(&regs[0]));
+    fixture_load(fx, 0, regs[0]);
+    fixture_expect_fault(fx, 0x5010, XMMU_PROT_WRITE, 2);
+    fixture_free(fx);
+}
+
+/* PDPTEs are registers: what memory says later does not matter, until CR3 is loaded;
+ * and each cached root has its own. */
+static void test_pdptes(void)
+{
+    for (int tdp = 0; tdp < 2; tdp++) {
+        RootCase c = { tdp, MODE_PAE };
+        Fixture *fx = new_vm(&c, 3);
+        XmmuRegs regs[SPACES];
+        gpa_t at;
+        uint64_t old;
+
+        build_spaces(fx, &c, regs);
+        go(fx, regs, 0);
+        at = fixture_entry(fx, &regs[0], 0x5000, 3);
+        old = fixture_read(fx, at, 8);
+        fixture_write(fx, at, 0, 8);
+        xmmu_vcpu_flush_guest(fx->vcpu);
+        fixture_expect_ok(fx, 0x5010, XMMU_PROT_READ, MIB(8) + 0x10);
+        fixture_load(fx, 0, regs[0]);
+        fixture_expect_fault(fx, 0x5010, XMMU_PROT_READ, 0);
+        fixture_write(fx, at, old, 8);
+        go(fx, regs, 0);
+        go(fx, regs, 1);
+        /* Same CR3, other PDPTEs. */
+        fixture_write(fx, at, fixture_read(fx, fixture_entry(fx, &regs[1], 0x5000, 3), 8),
+                      8);
+        fixture_load(fx, 0, regs[0]);
+        fixture_expect_ok(fx, 0x5010, XMMU_PROT_READ, MIB(8) + 0x1010);
+        fixture_free(fx);
+    }
+}
+
+typedef void RootCheck(gconstpointer data);
+
+static const struct {
+    const char *name;
+    RootCheck *check;
+} checks[] = {
+    { "back and forth", check_back_and_forth },
+    { "replacement", check_replacement },
+    { "no cache", check_no_cache },
+    { "role switch", check_role_switch },
+    { "zapped", check_zapped },
+    { "changed while away", check_changed_while_away },
+};
+
+int main(int argc, char **argv)
+{
+    static const unsigned modes[] = { MODE_32, MODE_PAE, MODE_4L, MODE_5L };
+    static RootCase cases[2 * G_N_ELEMENTS(modes)];
+
+    g_test_init(&argc, &argv, NULL);
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        cases[i] = (RootCase) { i & 1, modes[i / 2] };
+        for (size_t k = 0; k < G_N_ELEMENTS(checks); k++) {
+            char *path = g_strdup_printf("/roots/%s/%u-level %s", checks[k].name,
+                                         cases[i].mode, cases[i].tdp ? "tdp" : "shadow");
+
+            g_test_add_data_func(path, &cases[i], checks[k].check);
+            g_free(path);
+        }
+    }
+    g_test_add_func("/roots/pdptes", test_pdptes);
+    return g_test_run();
+}

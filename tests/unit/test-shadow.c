@@ -1,0 +1,611 @@
+/*
+ * xmmu: unit test of shadow paging
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * What the tables of shadow paging are and when they change: sharing by (gfn, role),
+ * write tracking with unsync and sync, INVLPG and CR3 loads, flooding, misaligned
+ * writes, quadrants of 32-bit guests, large pages that must be split, CR0.WP=0, and
+ * the limit on the number of tables.
+ */
+#include "accel/xmmu/mmu/vm.h"
+#include "fixture.h"
+
+#define RAM MIB(32)
+
+static Fixture *new_vm(unsigned mode, XmmuRegs *regs)
+{
+    XmmuConfig config = fixture_shadow_config();
+    Fixture *fx = fixture_new(&config, RAM);
+
+    *regs = fixture_regs(mode, fixture_page(fx));
+    return fx;
+}
+
+/* The guest sees all its RAM at WINDOW, to write tables through. */
+#define WINDOW 0x40000000ull
+
+static void map_window(Fixture *fx, const XmmuRegs *regs)
+{
+    uint64_t size = fixture_levels(regs) == MODE_32 ? MIB(4) : MIB(2);
+
+    for (gpa_t gpa = 0; gpa < RAM; gpa += size) {
+        fixture_map(fx, regs, WINDOW + gpa, gpa | PTE_P | PTE_W | PTE_PS, 2);
+    }
+}
+
+static void guest_write(Fixture *fx, const XmmuRegs *regs, gpa_t gpa, uint64_t value)
+{
+    fixture_store(fx, 0, WINDOW + gpa, value, fixture_entry_size(regs));
+}
+
+static XmmuStats stats_now(Fixture *fx)
+{
+    return fixture_stats(fx);
+}
+
+/* ---- Sharing ------------------------------------------------------------- */
+
+/* Two directory entries that point to the same page table share its shadow when
+ * they grant the same, and do not when they do not. */
+static void test_sharing(void)
+{
+    XmmuRegs regs;
+    Fixture *fx = new_vm(MODE_4L, &regs);
+    gpa_t table = fixture_page(fx);
+    XmmuStats before, after;
+
+    fixture_map(fx, &regs, 0, table | PTE_PWU, 2);
+    fixture_map(fx, &regs, MIB(2), table | PTE_PWU, 2);
+    fixture_map(fx, &regs, MIB(4), table | PTE_P | PTE_U, 2);
+    fixture_write(fx, table + 5 * 8, MIB(8) | PTE_PWU, 8);
+    fixture_load(fx, 0, regs);
+    fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
+    before = stats_now(fx);
+    fixture_expect_ok(fx, MIB(2) + 0x5000, XMMU_PROT_WRITE, MIB(8));
+    after = stats_now(fx);
+    g_assert_cmpuint(after.tables, ==, before.tables);
+    /* Inherited rights are part of what a table is (CVE-2021-38198). */
+    fixture_expect_fault(fx, MIB(4) + 0x5000, XMMU_PROT_WRITE, 3);
+    fixture_expect_ok(fx, MIB(4) + 0x5000, XMMU_PROT_READ, MIB(8));
+    g_assert_cmphex(fx->last.prot & XMMU_PROT_WRITE, ==, 0);
+    after = stats_now(fx);
+    g_assert_cmpuint(after.tables, ==, before.tables + 1);
+    fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
+    fixture_expect_fault(fx, MIB(4) + 0x5000, XMMU_PROT_WRITE, 3);
+    fixture_free(fx);
+}
+
+/* A table that contains itself: one guest page, a shadow at each level. */
+static void test_recursive(void)
+{
+    XmmuRegs regs;
+    Fixture *fx = new_vm(MODE_4L, &regs);
+    gva_t self = 0xffffff7fbfdfe000;    /* index 0x1fe, four times */
+    int i;
+
+    fixture_write(fx, regs.cr3 + 0x1fe * 8, regs.cr3 | PTE_P | PTE_W, 8);
+    fixture_load(fx, 0, regs);
+    for (i = 0; i < 3; i++) {
+        fixture_expect_ok(fx, self, XMMU_PROT_READ, regs.cr3);
+    }
+    /* Writing it is writing a table at every level at once. */
+    fixture_store(fx, 0, self + 8, 0x1000 | PTE_P, 8);
+    fixture_store(fx, 0, self + 0x1fe * 8, 0, 8);
+    xmmu_vcpu_flush_guest(fx->vcpu);
+    fixture_expect_fault(fx, self, XMMU_PROT_READ, 0);
+    fixture_free(fx);
+}
+
+/* ---- Unsync and sync --------------------------------------------------------- */
+
+static void check_invlpg(gconstpointer data)
+{
+    unsigned mode = GPOINTER_TO_UINT(data);
+    XmmuRegs regs;
+    Fixture *fx = new_vm(mode, &regs);
+    gpa_t at;
+    XmmuStats before, after;
+
+    map_window(fx, &regs);
+    fixture_map(fx, &regs, 0x5000, MIB(8) | PTE_PWU, 1);
+    fixture_map(fx, &regs, 0x6000, MIB(8) | PTE_PWU, 1);
+    at = fixture_entry(fx, &regs, 0x5000, 1);
+    fixture_load(fx, 0, regs);
+    fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
+    fixture_expect_ok(fx, 0x6000, XMMU_PROT_WRITE, MIB(8));
+
+    /* The page table becomes unsync and is written freely then. */
+    before = stats_now(fx);
+    guest_write(fx, &regs, at, MIB(9) | PTE_PWU);
+    guest_write(fx, &regs, at, MIB(10) | PTE_PWU);
+    after = stats_now(fx);
+    g_assert_cmpuint(after.faults, <=, before.faults + 1);
+    g_assert_cmpuint(after.tracked_writes, ==, before.tracked_writes);
+
+    /* INVLPG of another page need not, of this one must show it. */
+    xmmu_vcpu_invlpg(fx->vcpu, 0x5123);
+    fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(10));
+    fixture_expect_ok(fx, 0x6000, XMMU_PROT_WRITE, MIB(8));
+
+    /* A CR3 load shows all. */
+    guest_write(fx, &regs, at, 0);
+    guest_write(fx, &regs, at + fixture_entry_size(&regs), MIB(11) | PTE_PWU);
+    fixture_load(fx, 0, regs);
+    fixture_expect_fault(fx, 0x5000, XMMU_PROT_READ, 0);
+    fixture_expect_ok(fx, 0x6000, XMMU_PROT_WRITE, MIB(11));
+    fixture_free(fx);
+}
+
+/* Rights that a changed entry loses are lost at the flush, gained ones come by a
+ * fault; the entry itself stays. */
+static void test_rights_change(void)
+{
+    XmmuRegs regs;
+    Fixture *fx = new_vm(MODE_4L, &regs);
+    XmmuStats before;
+    gpa_t at;
+
+    map_window(fx, &regs);
+    fixture_map(fx, &regs, 0x5000, MIB(8) | PTE_PWU, 1);
+    at = fixture_entry(fx, &regs, 0x5000, 1);
+    fixture_load(fx, 0, regs);
+    fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE | ACC_USER, MIB(8));
+    guest_write(fx, &regs, at, MIB(8) | PTE_P | PTE_U | PTE_A | PTE_D);
+    xmmu_vcpu_invlpg(fx->vcpu, 0x5000);
+    fixture_expect_fault(fx, 0x5000, XMMU_PROT_WRITE | ACC_USER, 7);
+    before = stats_now(fx);
+    fixture_expect_ok(fx, 0x5000, XMMU_PROT_READ | ACC_USER, MIB(8));
+    g_assert_cmpuint(stats_now(fx).faults, ==, before.faults);
+    /* D cleared: the next write must set it again. */
+    guest_write(fx, &regs, at, MIB(8) | PTE_PWU | PTE_A);
+    xmmu_vcpu_invlpg(fx->vcpu, 0x5000);
+    fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE | ACC_USER, MIB(8));
+    g_assert_true(fixture_read(fx, at, 8) & PTE_D);
+    /* A cleared: the next access must set it again. */
+    guest_write(fx, &regs, at, MIB(8) | PTE_PWU);
+    xmmu_vcpu_flush_guest(fx->vcpu);
+    fixture_expect_ok(fx, 0x5000, XMMU_PROT_READ | ACC_USER, MIB(8));
+    g_assert_true(fixture_read(fx, at, 8) & PTE_A);
+    /* NX and a key. */
+    guest_write(fx, &regs, at, MIB(8) | PTE_PWU | PTE_A | PTE_NX);
+    xmmu_vcpu_invlpg(fx->vcpu, 0x5000);
+    fixture_expect_fault(fx, 0x5000, XMMU_PROT_EXEC | ACC_USER, 0x15);
+    fixture_free(fx);
+}
+
+/* A table is synchronised only when every vCPU has flushed since it was protected. */
+static void test_laggard(void)
+{
+    XmmuRegs regs;
+    Fixture *fx = new_vm(MODE_4L, &regs);
+    XmmuStats before, after;
+
+    map_window(fx, &regs);
+    fixture_map(fx, &regs, 0x5000, MIB(8) | PTE_PWU, 1);
+    fixture_add_cpu(fx, 1);
+    fixture_load(fx, 0, regs);
+    fixture_load(fx, 1, regs);
+    fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
+    fixture_access(fx, 1, 0x5000, XMMU_PROT_READ);
+    fixture_load(fx, 0, regs);
+    fixture_load(fx, 0, regs);
+    before = stats_now(fx);
+    fixture_load(fx, 0, regs);
+    after = stats_now(fx);
+    g_assert_cmpuint(after.syncs, >, before.syncs);
+    xmmu_vcpu_flushed(fx->cpus[1]);
+    fixture_load(fx, 0, regs);
+    fixture_access(fx, 0, 0x5000, XMMU_PROT_READ);
+    before = stats_now(fx);
+    fixture_load(fx, 0, regs);
+    after = stats_now(fx);
+    g_assert_cmpuint(after.syncs, ==, before.syncs);
+    fixture_free(fx);
+}
+
+/* ---- Upper tables ------------------------------------------------------------- */
+
+static void check_upper_write(gconstpointer data)
+{
+    unsigned mode = GPOINTER_TO_UINT(data);
+    XmmuRegs regs;
+    Fixture *fx = new_vm(mode, &regs);
+    gpa_t at, table = 0;
+    XmmuStats before, after;
+    XmmuHwResult r;
+
+    map_window(fx, &regs);
+    fixture_map(fx, &regs, 0x5000, MIB(8) | PTE_PWU, 1);
+    table = fixture_page(fx);
+    fixture_write(fx, table + 5 * fixture_entry_size(&regs), MIB(9) | PTE_PWU,
+                  fixture_entry_size(&regs));
+    at = fixture_entry(fx, &regs, 0x5000, 2);
+    fixture_load(fx, 0, regs);
+    fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
+    fixture_load(fx, 0, regs);
+    fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
+
+    before = stats_now(fx);
+    r = fixture_access_size(fx, 0, WINDOW + at, XMMU_PROT_WRITE,
+                            fixture_entry_size(&regs));
+    g_assert_cmpint(r.outcome, ==, XMMU_HW_DIRECT);
+    g_assert_false(r.mmio);
+    g_assert_cmphex(r.gpa, ==, at);
+    fixture_write(fx, at, table | PTE_PWU, fixture_entry_size(&regs));
+    after = stats_now(fx);
+    g_assert_cmpuint(after.tracked_writes, ==, before.tracked_writes + 1);
+    xmmu_vcpu_invlpg(fx->vcpu, 0x5000);
+    fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(9));
+    /* The page is read as before. */
+    fixture_expect_ok(fx, WINDOW + at, XMMU_PROT_READ, at);
+    fixture_free(fx);
+}
+
+static void test_flooding(void)
+{
+    XmmuRegs regs;
+    Fixture *fx = new_vm(MODE_4L, &regs);
+    XmmuStats before, after;
+    gpa_t at;
+
+    map_window(fx, &regs);
+    fixture_map(fx, &regs, 0x5000, MIB(8) | PTE_PWU, 1);
+    at = fixture_entry(fx, &regs, 0x5000, 2) & XMMU_PAGE_MASK;
+    fixture_load(fx, 0, regs);
+    fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
+    before = stats_now(fx);
+    for (unsigned i = 0; i < 40; i++) {
+        guest_write(fx, &regs, at + (100 + i) * 8, 0);
+    }
+    after = stats_now(fx);
+    g_assert_cmpuint(after.floods, ==, before.floods + 1);
+    /* Not a table any more: the writes do not come to us. */
+    g_assert_cmpuint(after.tracked_writes, <, before.tracked_writes + 10);
+    fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
+    fixture_free(fx);
+}
+
+static void test_misaligned(void)
+{
+    static const struct { unsigned offset, size; } writes[] = {
+        { 0x101, 8 }, { 0x107, 2 }, { 0x100, 1 }, { 0x100, 16 }, { 0x102, 2 },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(writes); i++) {
+        XmmuRegs regs;
+        Fixture *fx = new_vm(MODE_4L, &regs);
+        XmmuStats before;
+        XmmuHwResult r;
+        gpa_t at;
+
+        map_window(fx, &regs);
+        fixture_map(fx, &regs, 0x5000, MIB(8) | PTE_PWU, 1);
+        at = fixture_entry(fx, &regs, 0x5000, 2) & XMMU_PAGE_MASK;
+        fixture_load(fx, 0, regs);
+        fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
+        before = stats_now(fx);
+        r = fixture_access_size(fx, 0, WINDOW + at + writes[i].offset, XMMU_PROT_WRITE,
+                                writes[i].size);
+        g_assert_cmpint(r.outcome, ==, XMMU_HW_DIRECT);
+        g_assert_cmpuint(stats_now(fx).misaligned, ==, before.misaligned + 1);
+        fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
+        fixture_free(fx);
+    }
+}
+
+/* ---- 32-bit guests over 64-bit tables ------------------------------------------ */
+
+static void test_quadrants(void)
+{
+    XmmuRegs regs;
+    Fixture *fx = new_vm(MODE_32, &regs);
+
+    /* Each half of a page table, each quarter of the directory. */
+    for (unsigned q = 0; q < 4; q++) {
+        for (unsigned half = 0; half < 2; half++) {
+            gva_t gva = GIB(1) * q + MIB(12) + half * MIB(2) + 0x3000;
+            gpa_t page = MIB(8) + (q * 2 + half) * 0x1000;
+
+            fixture_map(fx, &regs, gva, page | PTE_PWU, 1);
+        }
+    }
+    fixture_load(fx, 0, regs);
+    for (int round = 0; round < 2; round++) {
+        for (unsigned q = 0; q < 4; q++) {
+            for (unsigned half = 0; half < 2; half++) {
+                gva_t gva = GIB(1) * q + MIB(12) + half * MIB(2) + 0x3010;
+
+                fixture_expect_ok(fx, gva, XMMU_PROT_WRITE,
+                                  MIB(8) + (q * 2 + half) * 0x1000 + 0x10);
+            }
+        }
+    }
+    fixture_free(fx);
+}
+
+/* A 4 MiB page is two of ours; a change of the entry changes both. */
+static void test_4m(void)
+{
+    XmmuRegs regs;
+    Fixture *fx = new_vm(MODE_32, &regs);
+    gpa_t at;
+
+    map_window(fx, &regs);
+    fixture_map(fx, &regs, 0x80000000, MIB(8) | PTE_PWU | PTE_PS, 2);
+    at = fixture_entry(fx, &regs, 0x80000000, 2);
+    fixture_load(fx, 0, regs);
+    fixture_expect_ok(fx, 0x80001000, XMMU_PROT_WRITE, MIB(8) + 0x1000);
+    fixture_expect_ok(fx, 0x80201000, XMMU_PROT_WRITE, MIB(10) + 0x1000);
+    g_assert_cmpuint(fx->last.page_shift, ==, 22);
+    guest_write(fx, &regs, at, MIB(12) | PTE_PWU | PTE_PS);
+    xmmu_vcpu_invlpg(fx->vcpu, 0x80000000);
+    fixture_expect_ok(fx, 0x80201000, XMMU_PROT_WRITE, MIB(14) + 0x1000);
+    fixture_expect_ok(fx, 0x80001000, XMMU_PROT_WRITE, MIB(12) + 0x1000);
+    fixture_free(fx);
+}
+
+/* ---- Large pages ------------------------------------------------------------------ */
+
+/* A guest table inside a large page: only its 4 KiB may be protected. */
+static void test_split(void)
+{
+    XmmuRegs regs;
+    Fixture *fx = new_vm(MODE_4L, &regs);
+    gpa_t at;
+
+    map_window(fx, &regs);
+    fixture_map(fx, &regs, 0x5000, MIB(8) | PTE_PWU, 1);
+    at = fixture_entry(fx, &regs, 0x5000, 2);
+    fixture_load(fx, 0, regs);
+    fixture_expect_ok(fx, WINDOW + MIB(16), XMMU_PROT_WRITE, MIB(16));
+    fixture_expect_ok(fx, WINDOW + at, XMMU_PROT_READ, at);
+    g_assert_cmphex(fx->last.prot & XMMU_PROT_WRITE, ==, 0);
+    g_assert_cmpuint(fx->last.page_shift, ==, 21);
+    fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
+    fixture_store(fx, 0, WINDOW + MIB(1) + 0x80000, 1, 8);
+    g_assert_cmpuint(stats_now(fx).pages_2m, >, 0);
+    g_assert_cmpuint(stats_now(fx).pages_4k, >, 0);
+    fixture_free(fx);
+}
+
+/* Large pages with different keys or rights that map the same frames. */
+static void test_split_roles(void)
+{
+    XmmuConfig config = fixture_shadow_config();
+    XmmuRegs regs;
+    Fixture *fx;
+
+    config.huge_pages = false;
+    fx = fixture_new(&config, RAM);
+    regs = fixture_regs(MODE_4L, fixture_page(fx));
+    regs.cr4 |= XMMU_CR4_PKE;
+    regs.pkru = 2 << 4;                 /* key 2: no writes */
+    fixture_map(fx, &regs, 0, MIB(8) | PTE_PWU | PTE_PS | PTE_PK(1), 2);
+    fixture_map(fx, &regs, MIB(2), MIB(8) | PTE_PWU | PTE_PS | PTE_PK(2), 2);
+    fixture_map(fx, &regs, MIB(4), MIB(8) | PTE_P | PTE_U | PTE_PS, 2);
+    fixture_map(fx, &regs, MIB(6), MIB(8) | PTE_P | PTE_W | PTE_PS, 2);
+    fixture_load(fx, 0, regs);
+    for (int round = 0; round < 2; round++) {
+        fixture_expect_ok(fx, 0x7000, XMMU_PROT_WRITE | ACC_USER, MIB(8) + 0x7000);
+        fixture_expect_fault(fx, MIB(2) + 0x7000, XMMU_PROT_WRITE | ACC_USER, 0x27);
+        fixture_expect_ok(fx, MIB(2) + 0x7000, XMMU_PROT_READ | ACC_USER, MIB(8) + 0x7000);
+        fixture_expect_fault(fx, MIB(4) + 0x7000, XMMU_PROT_WRITE | ACC_USER, 7);
+        fixture_expect_fault(fx, MIB(6) + 0x7000, XMMU_PROT_READ | ACC_USER, 5);
+        fixture_expect_ok(fx, MIB(6) + 0x7000, XMMU_PROT_WRITE, MIB(8) + 0x7000);
+    }
+    fixture_free(fx);
+}
+
+/* A gigabyte page and one of 2 MiB in it ask for tables of the same frames. */
+static void test_1g(void)
+{
+    XmmuRegs regs;
+    Fixture *fx = new_vm(MODE_4L, &regs);
+
+    fixture_map(fx, &regs, 0, PTE_PWU | PTE_PS, 3);
+    fixture_map(fx, &regs, GIB(1) + MIB(2), MIB(2) | PTE_PWU | PTE_PS, 2);
+    fixture_load(fx, 0, regs);
+    fixture_expect_ok(fx, MIB(2) + 0x5000, XMMU_PROT_WRITE, MIB(2) + 0x5000);
+    g_assert_cmpuint(fx->last.page_shift, ==, 30);
+    fixture_expect_ok(fx, GIB(1) + MIB(2) + 0x5000, XMMU_PROT_WRITE, MIB(2) + 0x5000);
+    g_assert_cmpuint(fx->last.page_shift, >=, 21);
+    fixture_free(fx);
+}
+
+/* A directory entry that changes from a table to a large page and back. */
+static void test_role_conflict(void)
+{
+    XmmuRegs regs;
+    Fixture *fx = new_vm(MODE_4L, &regs);
+    gpa_t at;
+    uint64_t table;
+
+    map_window(fx, &regs);
+    fixture_map(fx, &regs, 0x80005000, MIB(8) | PTE_PWU, 1);
+    at = fixture_entry(fx, &regs, 0x80005000, 2);
+    table = fixture_read(fx, at, 8);
+    fixture_load(fx, 0, regs);
+    for (int i = 0; i < 3; i++) {
+        fixture_expect_ok(fx, 0x80005000, XMMU_PROT_WRITE, MIB(8));
+        guest_write(fx, &regs, at, MIB(16) | PTE_PWU | PTE_PS);
+        xmmu_vcpu_invlpg(fx->vcpu, 0x80005000);
+        fixture_expect_ok(fx, 0x80005000, XMMU_PROT_WRITE, MIB(16) + 0x5000);
+        guest_write(fx, &regs, at, table & ~PTE_W);
+        xmmu_vcpu_invlpg(fx->vcpu, 0x80005000);
+        fixture_expect_fault(fx, 0x80005000, XMMU_PROT_WRITE, 3);
+        guest_write(fx, &regs, at, table);
+        fixture_load(fx, 0, regs);
+    }
+    /* Unnoticed (a device wrote): the fault meets a child of another role. */
+    fixture_expect_ok(fx, 0x80005000, XMMU_PROT_READ, MIB(8));
+    fixture_write(fx, at, table & ~PTE_U, 8);
+    fixture_map(fx, &regs, 0x80006000, MIB(9) | PTE_PWU, 1);
+    fixture_expect_ok(fx, 0x80006000, XMMU_PROT_READ, MIB(9));
+    fixture_expect_fault(fx, 0x80006000, XMMU_PROT_READ | ACC_USER, 5);
+    g_assert_cmpuint(stats_now(fx).role_conflicts, >, 0);
+    fixture_free(fx);
+}
+
+/* ---- CR0.WP = 0 ----------------------------------------------------------------- */
+
+static void test_without_wp(void)
+{
+    XmmuRegs regs;
+    Fixture *fx = new_vm(MODE_4L, &regs);
+    XmmuHwResult r;
+
+    regs.cr0 &= ~(uint64_t)XMMU_CR0_WP;
+    fixture_map(fx, &regs, 0x5000, MIB(8) | PTE_P | PTE_U, 1);
+    fixture_load(fx, 0, regs);
+    fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
+    /* The supervisor's page now; the user's read makes it the user's again. */
+    fixture_expect_ok(fx, 0x5000, XMMU_PROT_READ | ACC_USER, MIB(8));
+    fixture_expect_fault(fx, 0x5000, XMMU_PROT_WRITE | ACC_USER, 7);
+    fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
+    fixture_expect_ok(fx, 0x5000, XMMU_PROT_EXEC, MIB(8));
+    /* SMEP: not executable for the supervisor, whatever the entry is. */
+    regs.cr4 |= XMMU_CR4_SMEP;
+    fixture_load(fx, 0, regs);
+    fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
+    fixture_expect_fault(fx, 0x5000, XMMU_PROT_EXEC, 0x11);
+    fixture_expect_ok(fx, 0x5000, XMMU_PROT_EXEC | ACC_USER, MIB(8));
+    /* SMAP: no entry can say it; the write is done once. */
+    regs.cr4 |= XMMU_CR4_SMAP;
+    fixture_load(fx, 0, regs);
+    fixture_expect_fault(fx, 0x5000, XMMU_PROT_WRITE, 3);
+    r = fixture_access(fx, 0, 0x5000, XMMU_PROT_WRITE | ACC_AC);
+    g_assert_cmpint(r.outcome, ==, XMMU_HW_DIRECT);
+    g_assert_cmphex(r.gpa, ==, MIB(8));
+    /* With WP the write is refused again. */
+    regs.cr0 |= XMMU_CR0_WP;
+    regs.cr4 &= ~(uint64_t)XMMU_CR4_SMAP;
+    fixture_load(fx, 0, regs);
+    fixture_expect_fault(fx, 0x5000, XMMU_PROT_WRITE, 3);
+    fixture_free(fx);
+}
+
+/* Such a write to a guest table is tracked like any other. */
+static void test_without_wp_to_table(void)
+{
+    XmmuRegs regs;
+    Fixture *fx = new_vm(MODE_4L, &regs);
+    gpa_t at;
+
+    regs.cr0 &= ~(uint64_t)XMMU_CR0_WP;
+    regs.cr4 |= XMMU_CR4_SMAP;
+    fixture_map(fx, &regs, 0x80005000, MIB(8) | PTE_PWU, 1);
+    at = fixture_entry(fx, &regs, 0x80005000, 2);
+    fixture_map(fx, &regs, 0x7000, (at & XMMU_PAGE_MASK) | PTE_P, 1);
+    fixture_load(fx, 0, regs);
+    for (int i = 0; i < 3; i++) {
+        fixture_expect_ok(fx, 0x80005000, XMMU_PROT_WRITE | ACC_USER, MIB(8));
+        fixture_load(fx, 0, regs);
+    }
+    fixture_store(fx, 0, 0x7000 + (at & 0xfff), 0, 8);
+    fixture_load(fx, 0, regs);
+    fixture_expect_fault(fx, 0x80005000, XMMU_PROT_READ | ACC_USER, 4);
+    fixture_free(fx);
+}
+
+/* ---- MMIO, limits --------------------------------------------------------------- */
+
+static void test_mmio(void)
+{
+    XmmuRegs regs;
+    Fixture *fx = new_vm(MODE_4L, &regs);
+    XmmuStats before;
+    XmmuHwResult r;
+
+    fixture_map(fx, &regs, 0x5000, 0xfee00000 | PTE_P | PTE_U, 1);
+    fixture_load(fx, 0, regs);
+    r = fixture_access(fx, 0, 0x5020, XMMU_PROT_READ);
+    g_assert_true(r.outcome == XMMU_HW_DIRECT && r.mmio);
+    before = stats_now(fx);
+    r = fixture_access(fx, 0, 0x5030, XMMU_PROT_READ);
+    g_assert_true(r.outcome == XMMU_HW_DIRECT && r.mmio);
+    g_assert_cmphex(r.gpa, ==, 0xfee00030);
+    g_assert_cmpuint(stats_now(fx).mmio_cached, ==, before.mmio_cached + 1);
+    g_assert_cmpuint(stats_now(fx).faults, ==, before.faults);
+    /* Rights are kept with it. */
+    fixture_expect_fault(fx, 0x5020, XMMU_PROT_WRITE | ACC_USER, 7);
+    fixture_free(fx);
+}
+
+static void test_limit(void)
+{
+    XmmuConfig config = fixture_shadow_config();
+    Fixture *fx;
+    XmmuRegs regs;
+
+    config.max_tables = 16;
+    fx = fixture_new(&config, RAM);
+    regs = fixture_regs(MODE_4L, fixture_page(fx));
+    for (unsigned i = 0; i < 64; i++) {
+        fixture_map(fx, &regs, i * GIB(1), (MIB(8) + i * 0x1000) | PTE_PWU, 1);
+    }
+    fixture_load(fx, 0, regs);
+    for (unsigned round = 0; round < 2; round++) {
+        for (unsigned i = 0; i < 64; i++) {
+            fixture_expect_ok(fx, i * GIB(1), XMMU_PROT_WRITE, MIB(8) + i * 0x1000);
+            g_assert_cmpuint(stats_now(fx).tables, <=, 16 + 6);
+        }
+        rcu_service_drain();
+    }
+    g_assert_cmpuint(stats_now(fx).reclaims, >, 0);
+    fixture_free(fx);
+}
+
+/* Spurious: two vCPUs fault on the same page. */
+static void test_second_cpu(void)
+{
+    XmmuRegs regs;
+    Fixture *fx = new_vm(MODE_5L, &regs);
+    XmmuStats before;
+
+    fixture_map(fx, &regs, 0x5000, MIB(8) | PTE_PWU, 1);
+    fixture_add_cpu(fx, 1);
+    fixture_load(fx, 0, regs);
+    fixture_load(fx, 1, regs);
+    fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
+    before = stats_now(fx);
+    g_assert_cmpint(fixture_access(fx, 1, 0x5000, XMMU_PROT_WRITE).outcome, ==,
+                    XMMU_HW_OK);
+    g_assert_cmpuint(stats_now(fx).tables, ==, before.tables);
+    g_assert_cmphex(fixture_root(fx, 0), ==, fixture_root(fx, 1));
+    fixture_free(fx);
+}
+
+int main(int argc, char **argv)
+{
+    static const unsigned modes[] = { MODE_32, MODE_PAE, MODE_4L, MODE_5L };
+
+    g_test_init(&argc, &argv, NULL);
+    for (size_t i = 0; i < G_N_ELEMENTS(modes); i++) {
+        char *path = g_strdup_printf("/shadow/invlpg/%u-level", modes[i]);
+
+        g_test_add_data_func(path, GUINT_TO_POINTER(modes[i]), check_invlpg);
+        g_free(path);
+        path = g_strdup_printf("/shadow/upper write/%u-level", modes[i]);
+        g_test_add_data_func(path, GUINT_TO_POINTER(modes[i]), check_upper_write);
+        g_free(path);
+    }
+    g_test_add_func("/shadow/sharing", test_sharing);
+    g_test_add_func("/shadow/recursive", test_recursive);
+    g_test_add_func("/shadow/rights change", test_rights_change);
+    g_test_add_func("/shadow/laggard", test_laggard);
+    g_test_add_func("/shadow/flooding", test_flooding);
+    g_test_add_func("/shadow/misaligned", test_misaligned);
+    g_test_add_func("/shadow/quadrants", test_quadrants);
+    g_test_add_func("/shadow/4m", test_4m);
+    g_test_add_func("/shadow/split", test_split);
+    g_test_add_func("/shadow/split roles", test_split_roles);
+    g_test_add_func("/shadow/1g", test_1g);
+    g_test_add_func("/shadow/role conflict", test_role_conflict);
+    g_test_add_func("/shadow/without wp", test_without_wp);
+    g_test_add_func("/shadow/without wp to a table", test_without_wp_to_table);
+    g_test_add_func("/shadow/mmio", test_mmio);
+    g_test_add_func("/shadow/limit", test_limit);
+    g_test_add_func("/shadow/second cpu", test_second_cpu);
+    return g_test_run();
+}

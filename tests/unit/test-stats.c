@@ -1,0 +1,122 @@
+/*
+ * xmmu: unit test of the counters and of the small containers below the core
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <string.h>
+
+#include "accel/xmmu/mmu/arena.h"
+#include "accel/xmmu/mmu/ptr_list.h"
+#include "fixture.h"
+
+/* The descriptions cover the structure, each counter once. */
+static void test_descriptions(void)
+{
+    size_t gauges = 0;
+
+    g_assert_cmpuint(xmmu_stat_count * sizeof(uint64_t), ==, sizeof(XmmuStats));
+    for (size_t i = 0; i < xmmu_stat_count; i++) {
+        const XmmuStatDesc *d = &xmmu_stat_descs[i];
+
+        g_assert_cmpuint(d->offset, ==, i * sizeof(uint64_t));
+        g_assert_cmpuint(strlen(d->text), >, 5);
+        for (size_t j = 0; j < i; j++) {
+            g_assert_cmpstr(d->name, !=, xmmu_stat_descs[j].name);
+        }
+        gauges += d->gauge;
+    }
+    g_assert_cmpuint(gauges, ==, 5);
+}
+
+/* A vCPU's counts are part of the VM's, and stay when it goes. */
+static void test_sum(void)
+{
+    XmmuConfig config = fixture_config();
+    Fixture *fx = fixture_new(&config, MIB(4));
+    XmmuStats vm, one;
+
+    fixture_add_cpu(fx, 1);
+    fixture_access(fx, 0, 0x1000, XMMU_PROT_READ);
+    fixture_access(fx, 1, 0xfee00000, XMMU_PROT_READ);
+    xmmu_vcpu_stats(fx->cpus[1], &one);
+    g_assert_cmpuint(one.faults, ==, 1);
+    g_assert_cmpuint(one.faults_emulate, ==, 1);
+    vm = fixture_stats(fx);
+    g_assert_cmpuint(vm.faults, ==, 2);
+    xmmu_vcpu_free(fx->cpus[1]);
+    fx->cpus[1] = NULL;
+    vm = fixture_stats(fx);
+    g_assert_cmpuint(vm.faults, ==, 2);
+    fixture_free(fx);
+}
+
+static void test_config(void)
+{
+    XmmuConfig config = fixture_config();
+    Fixture *fx;
+
+    config.tdp_levels = 0;              /* the default */
+    fx = fixture_new(&config, MIB(4));
+    g_assert_cmpuint(xmmu_vm_config(fx->vm)->tdp_levels, ==, 4);
+    g_assert_cmpuint(xmmu_vm_config(fx->vm)->max_tables, >, 0);
+    fixture_free(fx);
+}
+
+static void test_ptr_list(void)
+{
+    XmmuPtrList list = { 0 };
+    uint64_t items[40];
+
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 40; i++) {
+            xmmu_ptr_list_add(&list, &items[i]);
+            g_assert_cmpuint(xmmu_ptr_list_count(&list), ==, i + 1);
+        }
+        /* From the middle, from both ends. */
+        for (int i = 0; i < 40; i++) {
+            int victim = (i * 7) % 40;
+            bool gone = true;
+
+            xmmu_ptr_list_remove(&list, &items[victim]);
+            for (size_t k = 0; k < xmmu_ptr_list_count(&list); k++) {
+                gone &= xmmu_ptr_list_get(&list, k) != &items[victim];
+            }
+            g_assert_true(gone);
+        }
+        g_assert_true(xmmu_ptr_list_empty(&list));
+    }
+}
+
+static void test_arena(void)
+{
+    XmmuArena *arena = xmmu_arena_new();
+    void *pages[200];
+
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < 200; i++) {
+            pages[i] = xmmu_arena_alloc(arena, &pages[i]);
+            g_assert_nonnull(pages[i]);
+            g_assert_cmpuint((uintptr_t)pages[i] & 0xfff, ==, 0);
+            for (int b = 0; b < 4096; b += 8) {
+                g_assert_cmpuint(*(uint64_t *)((char *)pages[i] + b), ==, 0);
+            }
+            memset(pages[i], 0xff, 4096);
+        }
+        for (int i = 0; i < 200; i++) {
+            g_assert_true(xmmu_arena_owner((char *)pages[i] + 8 * i) == &pages[i]);
+            xmmu_arena_release(arena, pages[i]);
+        }
+    }
+    xmmu_arena_free(arena);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/stats/descriptions", test_descriptions);
+    g_test_add_func("/stats/sum", test_sum);
+    g_test_add_func("/stats/config", test_config);
+    g_test_add_func("/stats/ptr-list", test_ptr_list);
+    g_test_add_func("/stats/arena", test_arena);
+    return g_test_run();
+}
