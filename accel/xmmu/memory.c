@@ -13,6 +13,7 @@
 #include "qemu/osdep.h"
 #include "exec/memory.h"
 #include "exec/target_page.h"
+#include "accel/xmmu/trace.h"
 #include "accel/xmmu/xmmu-accel.h"
 
 static XmmuMemory *to_memory(MemoryListener *listener)
@@ -123,6 +124,7 @@ static void memory_commit(MemoryListener *listener)
     if (!memory->touched || same_regions(memory->next, old)) {
         return;
     }
+    trace_xmmu_memory(memory->as_id, memory->next->len);
     xmmu_vm_set_memory(memory->vm, memory->as_id,
                        (const XmmuRegion *)memory->next->data,
                        memory->next->len);

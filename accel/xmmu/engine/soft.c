@@ -20,6 +20,7 @@
 #include "exec/page-protection.h"
 #include "exec/ram_addr.h"
 #include "system/runstate.h"
+#include "accel/xmmu/trace.h"
 #include "accel/xmmu/xmmu-accel.h"
 #include "accel/xmmu/engine/engine.h"
 
@@ -82,6 +83,7 @@ static void service_flush_all(void *opaque)
 {
     CPUState *cpu;
 
+    trace_xmmu_flush_all();
     RCU_READ_LOCK_GUARD();
     CPU_FOREACH(cpu) {
         /* Without it the vCPU is being realized and holds nothing yet. */

@@ -12,6 +12,7 @@
 #include "accel/accel-cpu-target.h"
 #include "exec/cputlb.h"
 #include "hw/core/sysemu-cpu-ops.h"
+#include "accel/xmmu/trace.h"
 #include "target/i386/xmmu/hooks.h"
 #include "target/i386/xmmu/xmmu-cpu.h"
 
@@ -51,6 +52,8 @@ void xmmu_take_over_slow(CPUState *cs)
     AccelCPUState *accel = cs->accel;
     uint8_t pending = accel->pending;
 
+    trace_xmmu_take_over(cs->cpu_index, env->cr[0], env->cr[3], env->cr[4],
+                         env->efer, pending);
     accel->pending = 0;
     zap_if_due();
     if (pending & XMMU_PENDING_RESET) {

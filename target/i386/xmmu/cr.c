@@ -15,6 +15,7 @@
 #include "exec/cputlb.h"
 #include "exec/log.h"
 #include "tcg/helper-tcg.h"
+#include "accel/xmmu/trace.h"
 #include "target/i386/xmmu/hooks.h"
 #include "target/i386/xmmu/xmmu-cpu.h"
 
@@ -191,6 +192,7 @@ static void get_rules(CPUX86State *env, XmmuCrRules *rules)
 static void refuse(CPUX86State *env, const char *why, uintptr_t ra)
 {
     if (why) {
+        trace_xmmu_refuse(env_cpu(env)->cpu_index, why);
         qemu_log_mask(LOG_GUEST_ERROR, "xmmu: #GP(0): %s\n", why);
         raise_exception_err_ra(env, EXCP0D_GPF, 0, ra);
     }
@@ -235,10 +237,15 @@ void xmmu_read_pdptes(CPUX86State *env, uint64_t cr3, uint64_t pdpte[4])
 
 /*
  * Whether this write loads the PDPTE registers (Intel SDM vol. 3, 4.4.1).  With
- * EFER.LME, setting CR0.PG activates long mode instead.
+ * EFER.LME, setting CR0.PG activates long mode instead.  Under nested paging the
+ * PDPTEs are read during the walk (AMD APM vol. 2, 15.25.10), which is TCG's there.
  */
-static bool loads_pdptes(const XmmuRegs *old, int reg, uint64_t value)
+static bool loads_pdptes(CPUX86State *env, const XmmuRegs *old, int reg,
+                         uint64_t value)
 {
+    if (env->hflags2 & HF2_NPT_MASK) {
+        return false;
+    }
     switch (reg) {
     case 0:
         return ((old->cr0 ^ value) & (CR0_PG_MASK | CR0_CD_MASK | CR0_NW_MASK)) &&
@@ -298,7 +305,7 @@ void xmmu_do_write_cr(CPUX86State *env, int reg, uint64_t value, uintptr_t ra)
     check_selective_intercept(env, reg, value, ra);
     xmmu_read_regs(env, &old);
     refuse(env, check_write(env, &old, reg, value), ra);
-    load = loads_pdptes(&old, reg, value);
+    load = loads_pdptes(env, &old, reg, value);
     if (load) {
         xmmu_read_pdptes(env, reg == 3 ? value : old.cr3, pdpte);
         refuse(env, xmmu_check_pdptes(&accel->caps, pdpte), ra);
