@@ -69,9 +69,14 @@ static void restore_pdptes(CPUX86State *env, const uint64_t before[4])
     }
 }
 
+/*
+ * The parent may read a page table in device memory.  That must not make TCG
+ * translate the current instruction anew: there is no return address for it.
+ */
 static void ask_parent(const XmmuFill *fill, Answer *answer)
 {
     CPUX86State *env = cpu_env(fill->cs);
+    bool can_do_io = fill->cs->neg.can_do_io;
     bool pae = xmmu_is_pae_paging(env->cr[0], env->cr[4], env->efer);
     int error_code = env->error_code;
     uint64_t pdpte[4];
@@ -80,9 +85,11 @@ static void ask_parent(const XmmuFill *fill, Answer *answer)
         xmmu_read_pdptes(env, env->cr[3], pdpte);
     }
     *answer = (Answer) { };
+    fill->cs->neg.can_do_io = true;
     answer->ok = xmmu_parent_tcg_ops->tlb_fill(fill->cs, fill->addr, fill->size,
                                                fill->access_type, fill->mmu_idx,
                                                true, 0);
+    fill->cs->neg.can_do_io = can_do_io;
     answer->error_code = env->error_code;
     env->error_code = error_code;
     if (answer->ok) {
@@ -137,11 +144,13 @@ static const char *compare_exceptions(const XmmuFill *fill, const Answer *parent
 {
     const XmmuException *ours = &result->exception;
 
+    /* TCG goes on where the walk ends for us, to a page or to another fault. */
+    if (ours->vector == XMMU_EXC_PF && (ours->error_code & XMMU_PFEC_RSVD) &&
+        (parent->ok || !(parent->error_code & XMMU_PFEC_RSVD)) &&
+        tcg_lacks_reserved_bits(fill)) {
+        return NULL;
+    }
     if (parent->ok) {
-        if (ours->vector == XMMU_EXC_PF && (ours->error_code & XMMU_PFEC_RSVD) &&
-            tcg_lacks_reserved_bits(fill)) {
-            return NULL;
-        }
         return "an exception where there is none";
     }
     if (ours->error_code != normalised_error_code(parent->error_code)) {
