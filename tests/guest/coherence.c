@@ -957,7 +957,7 @@ static bool mix_access(unsigned step)
                .user = random32() & 1 };
     Kind kind = random32() & 1 ? WRITE : READ;
     Exc want = expect(&mix.root[mix.now], &m, kind, address), got;
-    u64 leaf = get(&mix.root[mix.now], address, 1);
+    u64 leaf = look(&mix.root[mix.now], address, 1);
     u32 page = leaf & ~(PAGE - 1), value = page | 1;
 
     got = mode_probe(&m, kind, address, &value);

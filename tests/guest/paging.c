@@ -107,6 +107,20 @@ u64 get(const Space *s, ulong address, int level)
     return entry_get(s->format, entry_at(s, address, level), 0);
 }
 
+u64 look(const Space *s, ulong address, int level)
+{
+    ulong table = s->root;
+
+    for (int l = s->format->levels;; l--) {
+        u64 entry = entry_get(s->format, table, index_of(s->format, address, l));
+
+        if (l == level || !(entry & P)) {
+            return l == level ? entry : 0;
+        }
+        table = table_of(entry);
+    }
+}
+
 void set(const Space *s, ulong address, int level, u64 value)
 {
     entry_set(s->format, entry_at(s, address, level), 0, value);

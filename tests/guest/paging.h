@@ -62,6 +62,8 @@ Space space_new(const Format *f);
 ulong entry_at(const Space *s, ulong address, int level);
 u64 get(const Space *s, ulong address, int level);
 void set(const Space *s, ulong address, int level, u64 value);
+/* As get(), but makes nothing; 0 where the tables above are missing. */
+u64 look(const Space *s, ulong address, int level);
 /* Map one 4 KiB page: the leaf gets @bits, the tables above P, W and U. */
 void map(const Space *s, ulong address, ulong physical, u64 bits);
 
