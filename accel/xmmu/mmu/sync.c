@@ -188,6 +188,7 @@ static bool unchanged(const XmmuTable *table)
 static void sync_table(XmmuVcpu *vcpu, XmmuTable *table, bool flushed)
 {
     XmmuVm *vm = table->vm;
+    bool settled;
 
     xmmu_assert_write_locked(vm);
     g_assert(!table->role.direct && !table->unlinked);
@@ -196,6 +197,9 @@ static void sync_table(XmmuVcpu *vcpu, XmmuTable *table, bool flushed)
         xmmu_write_protect(vm, table->hfn);
         table->protected_at = xmmu_flush_tick(vm);
     }
+    /* Asked before comparing: a vCPU may store through its old translation and flush
+     * while we compare, and what it stored may be what we just passed. */
+    settled = xmmu_flush_all_since(vm, table->protected_at, flushed ? vcpu : NULL);
     if (!unchanged(table)) {
         for (unsigned i = 0; i < XMMU_ENTRIES; i++) {
             if (compare_entry(table, i)) {
@@ -203,7 +207,7 @@ static void sync_table(XmmuVcpu *vcpu, XmmuTable *table, bool flushed)
             }
         }
     }
-    if (xmmu_flush_all_since(vm, table->protected_at, flushed ? vcpu : NULL)) {
+    if (settled) {
         __atomic_store_n(&table->unsync, false, __ATOMIC_RELEASE);
         table->waited = 0;
     } else if (++table->waited == PATIENCE) {
