@@ -97,6 +97,10 @@ void xmmu_do_invlpg(CPUX86State *env, vaddr addr)
 {
     CPUState *cs = env_cpu(env);
 
+    /* A guest of the guest: TCG's TLB is all that holds its translations. */
+    if (env->hflags2 & HF2_NPT_MASK) {
+        return;
+    }
     xmmu_take_over(cs);
     xmmu_vcpu_invlpg(cs->accel->vcpu, addr);
 }
@@ -226,12 +230,22 @@ static const char *check_write(CPUX86State *env, const XmmuRegs *old, int reg,
 
 /* ---- PDPTEs ------------------------------------------------------------------- */
 
+/*
+ * With verify=on, TCG's walker on any vCPU may have set the accessed bit, which is
+ * reserved here; with a single vCPU verify.c puts the PDPTE back.
+ */
+static uint64_t ignored_pdpte_bits(void)
+{
+    return xmmu_state.verify && CPU_NEXT(first_cpu) ? PG_ACCESSED_MASK : 0;
+}
+
 void xmmu_read_pdptes(CPUX86State *env, uint64_t cr3, uint64_t pdpte[4])
 {
     hwaddr base = (cr3 & 0xffffffe0u) & x86_get_a20_mask(env);
 
     for (int i = 0; i < 4; i++) {
-        pdpte[i] = x86_ldq_phys(env_cpu(env), base + 8 * i);
+        pdpte[i] = x86_ldq_phys(env_cpu(env), base + 8 * i) &
+                   ~ignored_pdpte_bits();
     }
 }
 

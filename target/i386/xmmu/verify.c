@@ -54,7 +54,9 @@ static void read_tlb_entry(const XmmuFill *fill, Answer *answer)
 
 /*
  * TCG sets the accessed bit of a PDPTE in PAE paging, where it is reserved: the
- * guest's next MOV to CR3 would get #GP.  Put the entries back.
+ * guest's next MOV to CR3 would get #GP.  Put the entries back.  With several vCPUs
+ * they stay, lest the store undoes one of another vCPU, and xmmu_read_pdptes()
+ * hides the bit from everybody, from here as well.
  */
 static void restore_pdptes(CPUX86State *env, const uint64_t before[4])
 {
