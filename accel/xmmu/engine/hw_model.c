@@ -77,6 +77,43 @@ typedef struct TdpResult {
 /* Beside XMMU_PROT_* in the nested TLB. */
 #define CACHED_WRITABLE (1 << 3)
 
+/* Checks rights and sets D.  False: an exit, or the entry changed. */
+static bool tdp_leaf_allows(const XmmuHostFormat *format, Hit *hit, uint8_t access,
+                            uint8_t want)
+{
+    if (want == XMMU_PROT_EXEC) {
+        return access & XMMU_ACC_EXEC;
+    }
+    if (want == XMMU_PROT_READ) {
+        return true;
+    }
+    if (!(access & XMMU_ACC_WRITE)) {
+        return false;
+    }
+    if (!(hit->spte.raw & format->dirty)) {
+        if (!xmmu_spte_set_bits(hit->sptep, hit->spte, format->dirty)) {
+            return false;
+        }
+        hit->spte.raw |= format->dirty;
+    }
+    return true;
+}
+
+/* A page that is not dirty may not be cached as writable. */
+static uint8_t tdp_leaf_prot(const XmmuHostFormat *format, const Hit *hit,
+                             uint8_t access)
+{
+    uint8_t prot = XMMU_PROT_READ;
+
+    if ((access & XMMU_ACC_WRITE) && (hit->spte.raw & format->dirty)) {
+        prot |= XMMU_PROT_WRITE;
+    }
+    if (access & XMMU_ACC_EXEC) {
+        prot |= XMMU_PROT_EXEC;
+    }
+    return prot;
+}
+
 static bool tdp_hit(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, TdpResult *result)
 {
     const XmmuHostFormat *format = vcpu->vm->format;
@@ -90,33 +127,16 @@ static bool tdp_hit(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, TdpResult *result)
         };
         return true;
     }
-    if (!hit.present) {
-        return false;
-    }
     access = xmmu_spte_access(format, hit.spte);
-    if (want == XMMU_PROT_WRITE) {
-        if (!(access & XMMU_ACC_WRITE)) {
-            return false;
-        }
-        if (!(hit.spte.raw & format->dirty)) {
-            if (!xmmu_spte_set_bits(hit.sptep, hit.spte, format->dirty)) {
-                return false;
-            }
-            hit.spte.raw |= format->dirty;
-        }
-    }
-    if (want == XMMU_PROT_EXEC && !(access & XMMU_ACC_EXEC)) {
+    if (!hit.present || !tdp_leaf_allows(format, &hit, access, want)) {
         return false;
     }
-    *result = (TdpResult) { .outcome = XMMU_HW_OK, .prot = XMMU_PROT_READ };
-    result->hpa = leaf_hpa(&hit, gpa);
-    result->writable = access & XMMU_ACC_WRITE;
-    if ((access & XMMU_ACC_WRITE) && (hit.spte.raw & format->dirty)) {
-        result->prot |= XMMU_PROT_WRITE;
-    }
-    if (access & XMMU_ACC_EXEC) {
-        result->prot |= XMMU_PROT_EXEC;
-    }
+    *result = (TdpResult) {
+        .outcome = XMMU_HW_OK,
+        .hpa = leaf_hpa(&hit, gpa),
+        .prot = tdp_leaf_prot(format, &hit, access),
+        .writable = access & XMMU_ACC_WRITE,
+    };
     xmmu_nested_tlb_insert(&vcpu->nested_tlb, gpa, vcpu->regs.smm, hit.level,
                            result->hpa,
                            result->prot | (result->writable ? CACHED_WRITABLE : 0));
