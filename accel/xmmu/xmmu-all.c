@@ -138,6 +138,10 @@ static void add_properties(ObjectClass *oc)
     object_class_property_set_description(oc, "verify",
         "Compare each translation with QEMU's own page walker and stop at the "
         "first difference");
+
+    /* TCG's, which comes without a description. */
+    object_class_property_set_description(oc, "thread",
+        "multi: a thread for each vCPU, single: one for all");
 }
 
 static void xmmu_accel_instance_init(Object *obj)

@@ -17,12 +17,14 @@
 #include "cpu.h"
 #include "accel/xmmu/enabled.h"
 
-#ifdef CONFIG_USER_ONLY
+#if defined(CONFIG_USER_ONLY) || !defined(CONFIG_TCG)
 
+/* For the files that are built without system emulation or TCG too. */
 static inline void xmmu_cr0_changing(CPUX86State *env, uint32_t cr0) { }
 static inline void xmmu_cr3_changing(CPUX86State *env, target_ulong cr3) { }
 static inline void xmmu_cr4_changing(CPUX86State *env, uint32_t cr4) { }
 static inline void xmmu_efer_changing(CPUX86State *env, uint64_t efer) { }
+static inline void xmmu_loaded(CPUX86State *env) { }
 
 #else
 
@@ -111,5 +113,5 @@ static inline void xmmu_check_wrmsr_efer(CPUX86State *env, uint64_t efer,
     }
 }
 
-#endif /* !CONFIG_USER_ONLY */
+#endif /* CONFIG_USER_ONLY || !CONFIG_TCG */
 #endif /* TARGET_I386_XMMU_HOOKS_H */
