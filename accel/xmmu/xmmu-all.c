@@ -139,8 +139,8 @@ static void add_properties(ObjectClass *oc)
         "Compare each translation with QEMU's own page walker and stop at the "
         "first difference");
 
-    /* TCG's, which comes without a description. */
-    object_class_property_set_description(oc, "thread",
+    /* The parent's, which comes without a description. */
+    object_class_property_set_description(object_class_get_parent(oc), "thread",
         "multi: a thread for each vCPU, single: one for all");
 }
 
