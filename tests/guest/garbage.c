@@ -165,7 +165,7 @@ static void test_places(const Space *s)
         int top = f->levels == 3 ? 2 : f->levels;
         bool good = true;
 
-        if (f->entry_size == 4 && place >> 32) {
+        if (place >> (f->entry_size == 4 ? 32 : cpu_has.maxphyaddr)) {
             continue;
         }
         for (int level = 2; level <= top; level++) {

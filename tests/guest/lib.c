@@ -236,6 +236,11 @@ static void find_features(void)
     cpuid(0x80000001, 0, r);
     cpu_has.nx = r[3] >> 20 & 1;
     cpu_has.page1g = r[3] >> 26 & 1;
+    cpuid(0x80000000, 0, r);
+    if (r[0] < 0x80000008) {
+        cpu_has.maxphyaddr = 36;        /* Intel SDM vol. 3, 4.1.4, with PAE */
+        return;
+    }
     cpuid(0x80000008, 0, r);
     cpu_has.maxphyaddr = r[0] & 0xff;
 }
