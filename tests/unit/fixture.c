@@ -29,12 +29,31 @@ static void service_flush_all(void *opaque)
     g_atomic_int_inc(&fx->flushes);
 }
 
+static void service_flush_vcpu(void *opaque, unsigned index)
+{
+    Fixture *fx = opaque;
+
+    g_assert_cmpuint(index, <, FIXTURE_CPUS);
+    g_atomic_int_set(&fx->nudged[index], 1);
+}
+
+static void service_guest_written(void *opaque, hpa_t hpa, unsigned size)
+{
+    Fixture *fx = opaque;
+
+    g_assert_cmphex(hpa - (uintptr_t)fx->ram, <, fx->ram_size);
+    g_assert_cmpuint(hpa % size, ==, 0);
+    g_atomic_int_inc(&fx->written);
+}
+
 static const XmmuServices services = {
     .rcu_read_lock = rcu_service_lock,
     .rcu_read_unlock = rcu_service_unlock,
     .rcu_call = rcu_service_call,
     .read_bus = service_read_bus,
     .flush_all = service_flush_all,
+    .flush_vcpu = service_flush_vcpu,
+    .guest_written = service_guest_written,
 };
 
 /* ---- Life ------------------------------------------------------------ */
@@ -133,17 +152,26 @@ void fixture_free(Fixture *fx)
 
 uint64_t fixture_read(const Fixture *fx, gpa_t gpa, unsigned size)
 {
-    uint64_t value = 0;
+    const uint8_t *host = fx->ram + gpa;
 
     g_assert_cmpuint(gpa + size, <=, fx->ram_size);
-    memcpy(&value, fx->ram + gpa, size);
-    return value;
+    g_assert_true(size == 4 || size == 8);
+    /* Atomic, as vCPUs may be at it. */
+    return size == 4 ? __atomic_load_n((const uint32_t *)host, __ATOMIC_ACQUIRE)
+                     : __atomic_load_n((const uint64_t *)host, __ATOMIC_ACQUIRE);
 }
 
 void fixture_write(Fixture *fx, gpa_t gpa, uint64_t value, unsigned size)
 {
+    uint8_t *host = fx->ram + gpa;
+
     g_assert_cmpuint(gpa + size, <=, fx->ram_size);
-    memcpy(fx->ram + gpa, &value, size);
+    g_assert_true(size == 4 || size == 8);
+    if (size == 4) {
+        __atomic_store_n((uint32_t *)host, (uint32_t)value, __ATOMIC_RELEASE);
+    } else {
+        __atomic_store_n((uint64_t *)host, value, __ATOMIC_RELEASE);
+    }
 }
 
 gpa_t fixture_page(Fixture *fx)

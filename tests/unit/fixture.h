@@ -49,7 +49,8 @@ typedef struct Fixture {
     uint64_t ram_size;
     gpa_t next_page;            /* fixture_page() takes from here */
     int flushes;                /* flush_all calls; atomic */
-    int bus_reads;              /* atomic */
+    int nudged[FIXTURE_CPUS];   /* flush_vcpu calls that were not obeyed; atomic */
+    int bus_reads, written;     /* atomic */
     uint64_t bus_value;
     XmmuHwResult last;
 } Fixture;

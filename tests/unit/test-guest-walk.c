@@ -277,6 +277,8 @@ static void test_flags(void)
     g_assert_cmphex(fixture_read(fx, at, 8), ==, MIB(4) | PTE_PWU | PTE_A | PTE_D);
     g_assert_cmphex(fx->last.prot, ==, XMMU_PROT_RWX);
     g_assert_cmpuint(fx->last.page_shift, ==, 12);
+    /* Four A bits and a D bit: each was told. */
+    g_assert_cmpint(fx->written, ==, 5);
     for (int level = 2; level <= 4; level++) {
         g_assert_true(fixture_read(fx, fixture_entry(fx, &regs, 0x5000, level), 8) & PTE_A);
     }

@@ -36,6 +36,7 @@ typedef struct Guest {
     Fixture *fx;
     XmmuRegs regs;              /* the same on all vCPUs */
     unsigned shift;             /* of a directory entry */
+    gpa_t table[2];             /* page tables that never change */
     gint checked;
 } Guest;
 
@@ -71,20 +72,14 @@ static void tlb_drop(Thread *t)
 /* Before each "instruction": obey an ordered flush. */
 static void between_instructions(Thread *t)
 {
-    int ordered = g_atomic_int_get(&t->guest->fx->flushes);
+    Fixture *fx = t->guest->fx;
+    int ordered = g_atomic_int_get(&fx->flushes);
 
-    if (ordered != t->obeyed) {
+    if (ordered != t->obeyed || g_atomic_int_get(&fx->nudged[t->index])) {
         t->obeyed = ordered;
+        g_atomic_int_set(&fx->nudged[t->index], 0);
         tlb_drop(t);
-    }
-}
-
-static void store(uint8_t *host, uint64_t value, unsigned size)
-{
-    if (size == 4) {
-        __atomic_store_n((uint32_t *)host, (uint32_t)value, __ATOMIC_RELEASE);
-    } else {
-        __atomic_store_n((uint64_t *)host, value, __ATOMIC_RELEASE);
+        xmmu_vcpu_flushed(fx->cpus[t->index]);
     }
 }
 
@@ -99,7 +94,8 @@ static void guest_store(Thread *t, gpa_t gpa, uint64_t value)
 
     between_instructions(t);
     if (e->valid && e->page == gva >> 12) {
-        store((uint8_t *)(uintptr_t)e->hpa + (gva & 0xfff), value, size);
+        g_assert_cmphex(e->hpa, ==, (uintptr_t)fx->ram + (gpa & XMMU_PAGE_MASK));
+        fixture_write(fx, gpa, value, size);
         return;
     }
     r = fixture_access_size(fx, t->index, gva, XMMU_PROT_WRITE, size);
@@ -113,7 +109,7 @@ static void guest_store(Thread *t, gpa_t gpa, uint64_t value)
     if (next(t) % 4 == 0) {
         g_thread_yield();       /* the race between translation and store */
     }
-    store(fx->ram + gpa, value, size);
+    fixture_write(fx, gpa, value, size);
 }
 
 static void flush(Thread *t)
@@ -198,13 +194,34 @@ static void change_small(Thread *t)
     expect(t, gva | 8, t->small[slot], XMMU_PAGE_MASK);
 }
 
-/* A directory entry: large page, or nothing. */
+/* What is to be had at @inside of what a directory entry maps: the entry of the page
+ * table that it points to, with the rights of both, or itself. */
+static void expect_deep(Thread *t, unsigned slot, gva_t inside)
+{
+    uint64_t size = 1ull << t->guest->shift, entry = t->deep[slot], leaf;
+    unsigned entry_size = fixture_entry_size(&t->guest->regs);
+
+    if (!(entry & PTE_P) || (entry & PTE_PS)) {
+        expect(t, deep_gva(t, slot) + inside, entry, ~(size - 1));
+        return;
+    }
+    leaf = fixture_read(t->guest->fx, (entry & 0xfffff000) +
+                        (inside >> 12) * entry_size, entry_size);
+    leaf &= entry | ~PTE_W;
+    expect(t, deep_gva(t, slot) + inside, leaf, XMMU_PAGE_MASK);
+}
+
+/* A directory entry: a large page, one of two page tables that never change, or
+ * nothing. */
 static void change_deep(Thread *t)
 {
     unsigned slot = next(t) % SLOTS;
     gva_t gva = deep_gva(t, slot), inside = (next(t) << 12) & ((1ull << t->guest->shift) - 1);
-    uint64_t entry = ((next(t) & 1) ? DATA : DATA + MIB(4)) | PTE_U | PTE_PS;
+    uint64_t entry = t->guest->table[next(t) & 1] | PTE_U;
 
+    if (next(t) & 1) {
+        entry = ((next(t) & 1) ? DATA : DATA + MIB(4)) | PTE_U | PTE_PS;
+    }
     entry |= (next(t) & 3 ? PTE_P : 0) | (next(t) & 1 ? PTE_W : 0);
     t->deep[slot] = entry;
     guest_store(t, entry_of(t, gva, 2), entry);
@@ -213,7 +230,7 @@ static void change_deep(Thread *t)
     } else {
         flush(t);
     }
-    expect(t, gva + inside, entry, ~((1ull << t->guest->shift) - 1));
+    expect_deep(t, slot, inside);
 }
 
 /* Others may be changing these: any of their pages will do. */
@@ -237,7 +254,7 @@ static void check_all(Thread *t)
     flush(t);
     for (unsigned i = 0; i < SLOTS; i++) {
         expect(t, small_gva(t, i), t->small[i], XMMU_PAGE_MASK);
-        expect(t, deep_gva(t, i), t->deep[i], ~((1ull << t->guest->shift) - 1));
+        expect_deep(t, i, 0x5000);
     }
 }
 
@@ -276,6 +293,17 @@ static void build_guest(Guest *g, unsigned mode)
     }
     fixture_entry(fx, &g->regs, SMALL, 1);
     fixture_entry(fx, &g->regs, DEEP, 2);
+    for (unsigned i = 0; i < 2; i++) {
+        unsigned size = fixture_entry_size(&g->regs);
+
+        g->table[i] = fixture_page(fx);
+        for (unsigned k = 0; k < XMMU_PAGE_SIZE / size; k++) {
+            uint64_t entry = (DATA + (k * 5 + i * 7) % DATA_PAGES * XMMU_PAGE_SIZE) | PTE_U;
+
+            fixture_write(fx, g->table[i] + k * size,
+                          entry | PTE_P | (k % 3 ? PTE_W : 0), size);
+        }
+    }
     for (unsigned i = 0; i < THREADS; i++) {
         if (i) {
             fixture_add_cpu(fx, i);

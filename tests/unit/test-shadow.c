@@ -194,6 +194,11 @@ static void test_laggard(void)
     fixture_load(fx, 0, regs);
     after = stats_now(fx);
     g_assert_cmpuint(after.syncs, >, before.syncs);
+    /* In time it is asked to flush. */
+    for (int i = 0; i < 1000 && !fx->nudged[1]; i++) {
+        fixture_load(fx, 0, regs);
+    }
+    g_assert_cmpint(fx->nudged[1], ==, 1);
     xmmu_vcpu_flushed(fx->cpus[1]);
     fixture_load(fx, 0, regs);
     fixture_access(fx, 0, 0x5000, XMMU_PROT_READ);
