@@ -37,7 +37,9 @@ typedef struct Guest {
     XmmuRegs regs;              /* the same on all vCPUs */
     unsigned shift;             /* of a directory entry */
     gpa_t table[2];             /* page tables that never change */
-    gint checked;
+    gint checked, in_gap;
+    /* Odd while memory is being changed; then twice the number of changes. */
+    gint epoch;
 } Guest;
 
 typedef struct TlbEntry {
@@ -130,6 +132,26 @@ static bool in_gap(gpa_t gpa)
     return gpa >= GAP && gpa < GAP + GAP_SIZE;
 }
 
+/* An access; where memory comes and goes it must be as it is at the time. */
+static XmmuHwResult access_now(Thread *t, gva_t gva, unsigned how)
+{
+    Guest *g = t->guest;
+    gint epoch;
+    XmmuHwResult r;
+
+    between_instructions(t);
+    epoch = g_atomic_int_get(&g->epoch);
+    r = fixture_access(g->fx, t->index, gva, how);
+    if (r.outcome <= XMMU_HW_DIRECT && in_gap(r.gpa) && !(epoch & 1) &&
+        epoch == g_atomic_int_get(&g->epoch)) {
+        bool gone = epoch & 2;
+
+        g_assert_cmpint(r.outcome == XMMU_HW_DIRECT && r.mmio, ==, gone);
+        g_atomic_int_inc(&g->in_gap);
+    }
+    return r;
+}
+
 /* What I wrote and flushed must be what I get. */
 static void expect(Thread *t, gva_t gva, uint64_t entry, gpa_t page_mask)
 {
@@ -137,9 +159,7 @@ static void expect(Thread *t, gva_t gva, uint64_t entry, gpa_t page_mask)
     XmmuHwResult r;
     gpa_t gpa = (entry & 0x000ffffffffff000 & page_mask) | (gva & ~page_mask);
 
-    between_instructions(t);
-    r = fixture_access(t->guest->fx, t->index, gva,
-                       (write ? XMMU_PROT_WRITE : XMMU_PROT_READ) | ACC_USER);
+    r = access_now(t, gva, (write ? XMMU_PROT_WRITE : XMMU_PROT_READ) | ACC_USER);
     g_atomic_int_inc(&t->guest->checked);
     if (!(entry & PTE_P) || (write && !(entry & PTE_W))) {
         g_assert_cmpint(r.outcome, ==, XMMU_HW_EXCEPTION);
@@ -239,8 +259,7 @@ static void look_around(Thread *t)
     gva_t gva = SMALL + (next(t) % (SLOTS * THREADS)) * XMMU_PAGE_SIZE;
     XmmuHwResult r;
 
-    between_instructions(t);
-    r = fixture_access(t->guest->fx, t->index, gva, XMMU_PROT_READ);
+    r = access_now(t, gva, XMMU_PROT_READ);
     if (r.outcome <= XMMU_HW_DIRECT) {
         g_assert_cmphex(r.gpa, >=, DATA);
         g_assert_cmphex(r.gpa, <, DATA + DATA_PAGES * XMMU_PAGE_SIZE);
@@ -312,15 +331,18 @@ static void build_guest(Guest *g, unsigned mode)
     }
 }
 
-static void set_gap(Fixture *fx, bool gap)
+static void set_gap(Guest *g, bool gap)
 {
+    Fixture *fx = g->fx;
     XmmuRegion regions[2] = {
         { .gfn = 0, .npages = (gap ? GAP : RAM) >> 12, .hpa = (uintptr_t)fx->ram },
         { .gfn = (GAP + GAP_SIZE) >> 12, .npages = (RAM - GAP - GAP_SIZE) >> 12,
           .hpa = (uintptr_t)fx->ram + GAP + GAP_SIZE },
     };
 
+    g_atomic_int_inc(&g->epoch);
     xmmu_vm_set_memory(fx->vm, XMMU_AS_NORMAL, regions, gap ? 2 : 1);
+    g_atomic_int_inc(&g->epoch);
 }
 
 typedef struct Start {
@@ -365,8 +387,8 @@ static void check(gconstpointer data)
         starts[i] = (Start) { &threads[i], &running };
         handles[i] = g_thread_new("vcpu", start, &starts[i]);
     }
-    for (unsigned i = 0; g_atomic_int_get(&running); i++) {
-        set_gap(g.fx, i & 1);
+    for (unsigned i = 1; g_atomic_int_get(&running); i++) {
+        set_gap(&g, i & 1);
         if (i % 16 == 0) {
             xmmu_vm_zap_all(g.fx->vm);
         }
@@ -378,7 +400,8 @@ static void check(gconstpointer data)
         g_thread_join(handles[i]);
     }
     g_assert_cmpint(g.checked, >, ROUNDS);
-    g_test_message("%d exact translations", g.checked);
+    g_test_message("%d exact translations, %d where memory came and went", g.checked,
+                   g.in_gap);
     fixture_free(g.fx);
 }
 

@@ -209,6 +209,44 @@ static void test_laggard(void)
     fixture_free(fx);
 }
 
+/*
+ * A vCPU that has a writable translation from before the page became a table may
+ * store through it until it flushes; the owner's INVLPG and CR3 load must show that,
+ * at every level.
+ */
+static void test_stale_writer(void)
+{
+    for (int level = 1; level <= 4; level++) {
+        for (int whole = 0; whole < 2; whole++) {
+            XmmuRegs regs;
+            Fixture *fx = new_vm(MODE_4L, &regs);
+            gpa_t at;
+            uint64_t entry;
+
+            fixture_map(fx, &regs, 0x5000, MIB(8) | PTE_PWU, 1);
+            at = fixture_entry(fx, &regs, 0x5000, level);
+            entry = fixture_read(fx, at, 8);
+            fixture_add_cpu(fx, 1);
+            g_assert_cmpint(fixture_access(fx, 1, at, XMMU_PROT_WRITE).outcome, ==,
+                            XMMU_HW_OK);
+            fixture_load(fx, 0, regs);
+            fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
+            for (int i = 0; i < 3; i++) {
+                fixture_write(fx, at, entry & ~PTE_P, 8);       /* by vCPU 1 */
+                if (whole) {
+                    fixture_load(fx, 0, regs);
+                } else {
+                    xmmu_vcpu_invlpg(fx->vcpu, 0x5000);
+                }
+                fixture_expect_fault(fx, 0x5000, XMMU_PROT_READ, 0);
+                fixture_write(fx, at, entry, 8);
+                fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
+            }
+            fixture_free(fx);
+        }
+    }
+}
+
 /* ---- Upper tables ------------------------------------------------------------- */
 
 static void check_upper_write(gconstpointer data)
@@ -490,6 +528,32 @@ static void test_without_wp(void)
     fixture_free(fx);
 }
 
+/* An entry made so knows nothing of keys and SMAP: switching them on is another role. */
+static void test_without_wp_then_checks(void)
+{
+    static const uint64_t bits[] = { XMMU_CR4_SMAP, XMMU_CR4_PKE };
+    static const uint32_t codes[] = { 1, 0x21 };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(bits); i++) {
+        XmmuRegs regs;
+        Fixture *fx = new_vm(MODE_4L, &regs);
+
+        regs.cr0 &= ~(uint64_t)XMMU_CR0_WP;
+        regs.pkru = 1 << 6;
+        fixture_map(fx, &regs, 0x5000, MIB(8) | PTE_P | PTE_U | PTE_PK(3), 1);
+        fixture_load(fx, 0, regs);
+        fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
+        regs.cr4 |= bits[i];
+        /* MOV to CR4 flushes nothing here. */
+        xmmu_vcpu_set_regs(fx->vcpu, &regs);
+        fixture_expect_fault(fx, 0x5000, XMMU_PROT_READ, codes[i]);
+        regs.cr4 &= ~bits[i];
+        xmmu_vcpu_set_regs(fx->vcpu, &regs);
+        fixture_expect_ok(fx, 0x5000, XMMU_PROT_READ, MIB(8));
+        fixture_free(fx);
+    }
+}
+
 /* Such a write to a guest table is tracked like any other. */
 static void test_without_wp_to_table(void)
 {
@@ -599,6 +663,7 @@ int main(int argc, char **argv)
     g_test_add_func("/shadow/recursive", test_recursive);
     g_test_add_func("/shadow/rights change", test_rights_change);
     g_test_add_func("/shadow/laggard", test_laggard);
+    g_test_add_func("/shadow/stale writer", test_stale_writer);
     g_test_add_func("/shadow/flooding", test_flooding);
     g_test_add_func("/shadow/misaligned", test_misaligned);
     g_test_add_func("/shadow/quadrants", test_quadrants);
@@ -608,6 +673,7 @@ int main(int argc, char **argv)
     g_test_add_func("/shadow/1g", test_1g);
     g_test_add_func("/shadow/role conflict", test_role_conflict);
     g_test_add_func("/shadow/without wp", test_without_wp);
+    g_test_add_func("/shadow/without wp, then checks", test_without_wp_then_checks);
     g_test_add_func("/shadow/without wp to a table", test_without_wp_to_table);
     g_test_add_func("/shadow/mmio", test_mmio);
     g_test_add_func("/shadow/limit", test_limit);
