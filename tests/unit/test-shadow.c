@@ -416,6 +416,8 @@ static void test_split(void)
 static void test_split_roles(void)
 {
     XmmuConfig config = fixture_shadow_config();
+    /* Or rights would differ because a read one may not be written yet. */
+    uint64_t dirty = PTE_A | PTE_D;
     XmmuRegs regs;
     Fixture *fx;
 
@@ -424,10 +426,10 @@ static void test_split_roles(void)
     regs = fixture_regs(MODE_4L, fixture_page(fx));
     regs.cr4 |= XMMU_CR4_PKE;
     regs.pkru = 2 << 4;                 /* key 2: no writes */
-    fixture_map(fx, &regs, 0, MIB(8) | PTE_PWU | PTE_PS | PTE_PK(1), 2);
-    fixture_map(fx, &regs, MIB(2), MIB(8) | PTE_PWU | PTE_PS | PTE_PK(2), 2);
-    fixture_map(fx, &regs, MIB(4), MIB(8) | PTE_P | PTE_U | PTE_PS, 2);
-    fixture_map(fx, &regs, MIB(6), MIB(8) | PTE_P | PTE_W | PTE_PS, 2);
+    fixture_map(fx, &regs, 0, MIB(8) | PTE_PWU | PTE_PS | dirty | PTE_PK(1), 2);
+    fixture_map(fx, &regs, MIB(2), MIB(8) | PTE_PWU | PTE_PS | dirty | PTE_PK(2), 2);
+    fixture_map(fx, &regs, MIB(4), MIB(8) | PTE_P | PTE_U | PTE_PS | dirty, 2);
+    fixture_map(fx, &regs, MIB(6), MIB(8) | PTE_P | PTE_W | PTE_PS | dirty, 2);
     fixture_load(fx, 0, regs);
     for (int round = 0; round < 2; round++) {
         fixture_expect_ok(fx, 0x7000, XMMU_PROT_WRITE | ACC_USER, MIB(8) + 0x7000);
