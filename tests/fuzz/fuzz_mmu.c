@@ -781,7 +781,8 @@ static void op_write_table(Fuzz *f)
     } else if (source_percent(s, 10)) {
         entry = 0;
     }
-    write_physical(f, as_id, page->gpa + offset, &entry, size);
+    write_physical(f, as_id, source_percent(s, 5) ? world_alias(page->gpa) + offset
+                                                  : page->gpa + offset, &entry, size);
     flush_after_write(f);
 }
 
@@ -851,6 +852,9 @@ static void random_cr3(Fuzz *f, XmmuRegs *regs, unsigned levels)
                                           : source_below(s, POOL_PAGES);
 
     regs->cr3 = f->world.pool[page].gpa;
+    if (source_percent(s, 5)) {
+        regs->cr3 = world_alias(regs->cr3);
+    }
     if (levels <= 3) {
         regs->cr3 &= 0xffffffff;
     } else {

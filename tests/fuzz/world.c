@@ -36,6 +36,7 @@ static WordHistory (*all_history)[512];
 #define ROM_END     KIB(832)
 #define REMAP_START KIB(96)
 #define REMAP_END   KIB(128)
+#define ALIAS       GIB(3)
 #define GAP_START   (MIB(2) + KIB(16))
 #define GAP_END     (MIB(2) + KIB(32))
 
@@ -145,6 +146,8 @@ void world_set_layout(World *w, unsigned as_id, unsigned layout)
     if (!(layout & LAYOUT_NO_1G)) {
         add_region(w, as_id, GIB(1), GIB(2), giga, 0);
     }
+    /* The first pages once more: one table, two guest frames. */
+    add_region(w, as_id, ALIAS, ALIAS + REMAP_START, low, 0);
     add_region(w, as_id, GIB(4), GIB(4) + HIGH_SIZE, high, 0);
 }
 
@@ -183,6 +186,10 @@ static uint64_t entry_frame(const World *w, Source *s, bool large)
 
     if (large) {
         return aligned[source_below(s, sizeof(aligned) / sizeof(aligned[0]))];
+    }
+    if (pick < 3) {
+        return ALIAS + (source_bits(s, 8) % (REMAP_START >> XMMU_PAGE_SHIFT) <<
+                        XMMU_PAGE_SHIFT);
     }
     if (pick < 92) {
         return w->pool[source_below(s, POOL_PAGES)].gpa;
@@ -303,6 +310,11 @@ int world_pool_index(const World *w, const uint8_t *mem)
         }
     }
     return -1;
+}
+
+gpa_t world_alias(gpa_t gpa)
+{
+    return gpa < REMAP_START ? ALIAS + gpa : gpa;
 }
 
 uint64_t world_bus(const World *w, unsigned as_id, gpa_t gpa, unsigned size)

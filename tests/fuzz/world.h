@@ -80,6 +80,8 @@ void world_set_layout(World *w, unsigned as_id, unsigned layout);
 uint8_t *world_host(const World *w, unsigned as_id, gpa_t gpa, bool *writable);
 /* Which pool page @mem lies in, or -1. */
 int world_pool_index(const World *w, const uint8_t *mem);
+/* Another address of the same memory, if there is one. */
+gpa_t world_alias(gpa_t gpa);
 uint64_t world_bus(const World *w, unsigned as_id, gpa_t gpa, unsigned size);
 
 /* Store through @mem (in the pool, inside one page), noting what was there. */
