@@ -60,8 +60,18 @@ typedef struct Cpu {
     TlbEntry tlb[TLB_MODES][TLB_SIZE];
 } Cpu;
 
+/* A store that was translated and has not happened yet: its vCPU is in the middle
+ * of an instruction while others go on. */
+typedef struct Pending {
+    Cpu *cpu;                   /* NULL: none */
+    XmmuHwResult result;
+    uint64_t data[8];
+    unsigned size, ops_left;
+} Pending;
+
 typedef struct Fuzz {
     World world;
+    Pending pending;
     Source *s;
     const FuzzLimits *limits;
     FuzzCount *count;
@@ -588,6 +598,41 @@ static bool store(Fuzz *f, const Cpu *cpu, const XmmuHwResult *r, const void *da
     return true;
 }
 
+static void finish_pending(Fuzz *f)
+{
+    Cpu *cpu = f->pending.cpu;
+
+    f->pending.cpu = NULL;
+    if (cpu) {
+        fz_trace(f, "vCPU %u finishes its store", cpu->index);
+        store(f, cpu, &f->pending.result, f->pending.data, f->pending.size);
+    }
+}
+
+/* @cpu is about to do something else. */
+static void finish_of(Fuzz *f, const Cpu *cpu)
+{
+    if (f->pending.cpu == cpu) {
+        finish_pending(f);
+    }
+}
+
+/* Store now, or let the others run first.  True when memory changed. */
+static bool store_soon(Fuzz *f, Cpu *cpu, const XmmuHwResult *r, const void *data,
+                       unsigned size)
+{
+    if (f->pending.cpu || !(f->limits->features & FUZZ_RACES) ||
+        !source_percent(f->s, 15)) {
+        return store(f, cpu, r, data, size);
+    }
+    fz_trace(f, "  (the store comes later)");
+    f->pending = (Pending) {
+        .cpu = cpu, .result = *r, .size = size, .ops_left = 1 + source_below(f->s, 5),
+    };
+    memcpy(f->pending.data, data, size);
+    return false;
+}
+
 static gva_t canonical(gva_t gva, unsigned levels)
 {
     unsigned unused = levels == 5 ? 7 : 16;
@@ -643,6 +688,7 @@ static gva_t random_gva(Fuzz *f, Cpu *cpu, unsigned size)
 
 static void flush_cpu(Fuzz *f, Cpu *cpu)
 {
+    finish_of(f, cpu);
     fz_trace(f, "vCPU %u flush", cpu->index);
     xmmu_vcpu_flush_guest(cpu->vcpu);
     tlb_drop(cpu);
@@ -652,6 +698,7 @@ static void flush_cpu(Fuzz *f, Cpu *cpu)
 
 static void invlpg(Fuzz *f, Cpu *cpu, gva_t gva)
 {
+    finish_of(f, cpu);
     if (source_percent(f->s, 25)) {
         /* Elsewhere in the same large page. */
         gva ^= source_bits(f->s, 9) << XMMU_PAGE_SHIFT;
@@ -737,7 +784,7 @@ static void op_access(Fuzz *f, Cpu *cpu)
         return;
     }
     random_data(f, cpu, &r, data, size);
-    if (store(f, cpu, &r, data, size)) {
+    if (store_soon(f, cpu, &r, data, size)) {
         flush_after_write(f);
     }
 }
@@ -753,13 +800,14 @@ static void write_physical(Fuzz *f, unsigned as_id, gpa_t gpa, const void *data,
     if (gpa >= 4 * GIB) {
         return;
     }
+    finish_of(f, writer);
     if (writer->regs.smm != (as_id == XMMU_AS_SMM)) {
         writer->regs.smm = as_id == XMMU_AS_SMM;
         xmmu_vcpu_set_regs(writer->vcpu, &writer->regs);
         tlb_drop(writer);
     }
     if (translate(f, writer, &a, size, &r)) {
-        store(f, writer, &r, data, size);
+        store_soon(f, writer, &r, data, size);
     }
     /* Tables count as synchronised only when every vCPU has flushed. */
     if (source_percent(f->s, f->writer_flushes)) {
@@ -1010,6 +1058,7 @@ static void op_slots(Fuzz *f)
     unsigned as_id = source_below(f->s, XMMU_AS_COUNT);
     unsigned layout = f->world.layout[as_id] ^ (1 << source_below(f->s, 4));
 
+    finish_pending(f);
     fz_trace(f, "layout of address space %u: %#x", as_id, layout);
     world_set_layout(&f->world, as_id, layout);
     set_memory(f, as_id);
@@ -1152,9 +1201,15 @@ static void op_rare(Fuzz *f, Cpu *cpu)
 /* What the engine does between instructions. */
 static void obey_flushes(Fuzz *f)
 {
+    if (f->pending.cpu && f->pending.ops_left-- == 0) {
+        finish_pending(f);
+    }
     for (unsigned i = 0; i <= f->cpu_count; i++) {
         Cpu *cpu = &f->cpus[i];
 
+        if (cpu == f->pending.cpu) {
+            continue;
+        }
         if (cpu->nudged && source_percent(f->s, 20)) {
             tlb_drop(cpu);
             cpu->nudged = false;
@@ -1189,6 +1244,7 @@ static void one_op(Fuzz *f)
     Cpu *cpu = &f->cpus[f->cpu_count > 1 ? source_below(s, f->cpu_count) : 0];
     unsigned pick = source_below(s, 1000);
 
+    finish_of(f, cpu);
     if (f->restless && pick % 16 == 0) {
         op_role(f, cpu);
     } else if (pick < 700 || (f->calm && pick < 935 && pick % 5)) {
@@ -1286,6 +1342,7 @@ static void finish(Fuzz *f)
 {
     XmmuStats stats;
 
+    finish_pending(f);
     check_memory(f);
     for (unsigned i = 0; i <= f->cpu_count; i++) {
         xmmu_vcpu_free(f->cpus[i].vcpu);

@@ -21,6 +21,7 @@
     X(WRITES, "writes", "write through the vCPU's own mappings") \
     X(LAX,    "lax",    "leave out flushes after table writes") \
     X(PEERS,  "peers",  "run several vCPUs") \
+    X(RACES,  "races",  "let others run between a translation and its store") \
     X(LIMIT,  "limit",  "limit the number of tables") \
     X(LARGE,  "large",  "use large pages in our tables") \
     X(RARE,   "rare",   "zap, reset, debugger reads, re-created vCPUs")
