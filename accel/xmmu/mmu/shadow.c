@@ -226,28 +226,29 @@ static bool shadows(const XmmuTable *table, gfn_t gfn, uint64_t npages)
            (!table->role.direct && overlaps(table->gfn, 1, gfn, npages));
 }
 
+/* Zapping one table may zap others, so they are listed first; RCU keeps those that
+ * went on the way readable, and they say so. */
 void xmmu_shadow_zap_gfns(XmmuVm *vm, unsigned as_id, gfn_t gfn, uint64_t npages)
 {
-    bool again = true;
-
     xmmu_assert_write_locked(vm);
-    /* Zapping one may free others: start over after each. */
-    while (again) {
-        again = false;
-        for (GList *l = vm->shadow_tables.head; l; l = l->next) {
-            XmmuTable *table = l->data;
+    vm->services->rcu_read_lock();
+    g_ptr_array_set_size(vm->scratch, 0);
+    for (GList *l = vm->shadow_tables.head; l; l = l->next) {
+        g_ptr_array_add(vm->scratch, l->data);
+    }
+    for (guint i = 0; i < vm->scratch->len; i++) {
+        XmmuTable *table = g_ptr_array_index(vm->scratch, i);
 
-            if (xmmu_role_as(table->role) != as_id) {
-                continue;
-            }
-            if (shadows(table, gfn, npages)) {
-                xmmu_shadow_zap(table);
-                again = true;
-                break;
-            }
+        if (table->unlinked || xmmu_role_as(table->role) != as_id) {
+            continue;
+        }
+        if (shadows(table, gfn, npages)) {
+            xmmu_shadow_zap(table);
+        } else {
             zap_leaves(table, gfn, npages);
         }
     }
+    vm->services->rcu_read_unlock();
 }
 
 void xmmu_shadow_zap_all(XmmuVm *vm)

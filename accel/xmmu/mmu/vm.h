@@ -54,7 +54,7 @@ struct XmmuVm {
     XmmuArena *arena;           /* has its own lock */
     XmmuTable *hash[XMMU_HASH_SIZE];    /* shadow tables by hfn/gfn; write lock */
     GQueue shadow_tables;       /* write lock */
-    GPtrArray *scratch;         /* write lock; see track.c */
+    GPtrArray *scratch;         /* write lock; tables listed before they are handled */
     XmmuTable *tdp_root[XMMU_AS_COUNT]; /* set once, atomically */
 
     uint64_t flush_clock;       /* atomic; see flush.c */
