@@ -463,7 +463,7 @@ void guest_main(void)
 {
     print("TAP version 13\n");
     cpu_count = has_word("smp4") ? 4 : has_word("smp2") ? 2 : 1;
-    rounds = has_word("long") ? 20000 : 80;
+    rounds = has_word("long") ? 4000 : 80;
     irq_handler[VEC_IPI] = on_ipi;
     write_cr0(read_cr0() | CR0_WP);
 
