@@ -277,7 +277,7 @@ int main(int argc, char **argv)
                 continue;
             }
             path = g_strdup_printf("/roots/%s/%u-level %s", checks[k].name,
-                                         cases[i].mode, cases[i].tdp ? "tdp" : "shadow");
+                                   cases[i].mode, cases[i].tdp ? "tdp" : "shadow");
 
             g_test_add_data_func(path, &cases[i], checks[k].check);
             g_free(path);
