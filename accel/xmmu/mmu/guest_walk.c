@@ -96,10 +96,7 @@ static uint64_t read_entry(const Walker *w, const EntryRef *ref)
         return w->vcpu->vm->services->read_bus(w->vcpu->vm->opaque,
                                                w->vcpu->regs.smm, ref->gpa, size);
     }
-    if (size == 4) {
-        return __atomic_load_n((uint32_t *)ref->host, __ATOMIC_RELAXED);
-    }
-    return __atomic_load_n((uint64_t *)ref->host, __ATOMIC_RELAXED);
+    return xmmu_gpte_load(ref->host, size);
 }
 
 static bool load_entry(Walker *w, int level, gpa_t table)

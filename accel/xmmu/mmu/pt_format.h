@@ -73,6 +73,15 @@ enum {
 #define XMMU_GPTE_PK_SHIFT  59
 #define XMMU_GPTE_ADDR_MASK (0x000ffffffffff000ull)
 
+/* Read one guest entry of @size bytes at @entry, once: other vCPUs write there. */
+static inline uint64_t xmmu_gpte_load(const void *entry, unsigned size)
+{
+    if (size == 4) {
+        return __atomic_load_n((const uint32_t *)entry, __ATOMIC_RELAXED);
+    }
+    return __atomic_load_n((const uint64_t *)entry, __ATOMIC_RELAXED);
+}
+
 /* First address bit that an entry at @level translates. */
 static inline unsigned xmmu_guest_shift(const XmmuGuestFormat *format, int level)
 {

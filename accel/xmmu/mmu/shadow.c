@@ -300,11 +300,7 @@ static bool read_again(const ShadowFault *f, int level, uint64_t *value)
     if (!page.host) {
         return false;
     }
-    if (format->entry_size == 4) {
-        *value = __atomic_load_n((uint32_t *)(page.host + offset), __ATOMIC_RELAXED);
-    } else {
-        *value = __atomic_load_n((uint64_t *)(page.host + offset), __ATOMIC_RELAXED);
-    }
+    *value = xmmu_gpte_load(page.host + offset, format->entry_size);
     return true;
 }
 

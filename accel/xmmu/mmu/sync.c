@@ -140,19 +140,12 @@ static const uint8_t *guest_entries(const XmmuTable *table)
 
 static XmmuGpte guest_entry(const XmmuTable *table, unsigned index)
 {
-    const uint8_t *entries = guest_entries(table);
+    unsigned size = table->role.gpte4 ? 4 : 8;
 
-    if (!table->role.gpte4) {
-        return (XmmuGpte) {
-            __atomic_load_n((const uint64_t *)entries + index, __ATOMIC_RELAXED)
-        };
-    }
-    if (table->role.level == 2) {
+    if (table->role.gpte4 && table->role.level == 2) {
         index /= 2;
     }
-    return (XmmuGpte) {
-        __atomic_load_n((const uint32_t *)entries + index, __ATOMIC_RELAXED)
-    };
+    return (XmmuGpte) { xmmu_gpte_load(guest_entries(table) + index * size, size) };
 }
 
 static bool compare_entry(XmmuTable *table, unsigned index)
