@@ -219,7 +219,7 @@ XmmuPageRole xmmu_child_role_indirect(XmmuPageRole parent, unsigned index,
 /*
  * A direct table does not depend on the guest's tables or on how they would be
  * read, so that part of the role is cleared: one table serves every mode.  What
- * CR0.WP=0 does to an entry (shadow.c, write_without_wp()) does depend on WP.
+ * CR0.WP=0 does to an entry (shadow_fault.c, write_without_wp()) does depend on WP.
  */
 XmmuPageRole xmmu_child_role_direct(XmmuPageRole parent, uint8_t access,
                                     uint8_t pkey)

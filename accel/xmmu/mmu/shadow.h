@@ -3,8 +3,9 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * See shadow.c (tables and faults), track.c (reverse maps and guest writes) and
- * sync.c (comparing with guest tables).  All need mmu_lock for writing.
+ * See shadow.c (the tables), shadow_fault.c (what builds them), shadow_zap.c (what
+ * takes them down), track.c (reverse maps and guest writes) and sync.c (comparing
+ * with guest tables).  All need mmu_lock for writing.
  */
 #ifndef XMMU_MMU_SHADOW_H
 #define XMMU_MMU_SHADOW_H

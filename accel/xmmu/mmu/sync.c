@@ -142,9 +142,7 @@ static XmmuGpte guest_entry(const XmmuTable *table, unsigned index)
 {
     unsigned size = table->role.gpte4 ? 4 : 8;
 
-    if (table->role.gpte4 && table->role.level == 2) {
-        index /= 2;
-    }
+    index /= xmmu_entries_per_gpte(table->role);
     return (XmmuGpte) { xmmu_gpte_load(guest_entries(table) + index * size, size) };
 }
 
@@ -152,14 +150,13 @@ static bool compare_entry(XmmuTable *table, unsigned index)
 {
     XmmuGpte old = xmmu_table_gpte(table, index);
     XmmuGpte new = guest_entry(table, index);
-    unsigned per_entry = table->role.gpte4 && table->role.level == 2 ? 2 : 1;
+    unsigned first = xmmu_first_of_gpte(table->role, index);
 
     if (old.raw == new.raw) {
         return false;
     }
-    index -= index % per_entry;
-    for (unsigned i = 0; i < per_entry; i++) {
-        sync_entry(table, index + i, old, new);
+    for (unsigned i = 0; i < xmmu_entries_per_gpte(table->role); i++) {
+        sync_entry(table, first + i, old, new);
     }
     xmmu_table_set_gpte(table, index, new);
     return true;

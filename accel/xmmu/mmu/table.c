@@ -37,14 +37,9 @@ size_t xmmu_guest_copy_offset(XmmuPageRole role)
     return role.gpte4 ? role.quadrant * xmmu_guest_copy_size(role) : 0;
 }
 
-static unsigned copy_index(const XmmuTable *table, unsigned index)
-{
-    return table->role.gpte4 && table->role.level == 2 ? index / 2 : index;
-}
-
 XmmuGpte xmmu_table_gpte(const XmmuTable *table, unsigned index)
 {
-    unsigned i = copy_index(table, index);
+    unsigned i = index / xmmu_entries_per_gpte(table->role);
 
     if (table->role.gpte4) {
         const uint32_t *copy = table->guest_copy;
@@ -58,7 +53,7 @@ XmmuGpte xmmu_table_gpte(const XmmuTable *table, unsigned index)
 
 void xmmu_table_set_gpte(XmmuTable *table, unsigned index, XmmuGpte gpte)
 {
-    unsigned i = copy_index(table, index);
+    unsigned i = index / xmmu_entries_per_gpte(table->role);
 
     xmmu_assert_write_locked(table->vm);
     if (!table->guest_copy) {

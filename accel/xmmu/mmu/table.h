@@ -38,7 +38,7 @@ struct XmmuTable {
     XmmuTable *hash_next;
     GList link;                 /* in XmmuVm.shadow_tables, newest first */
 
-    /* Synchronisation with the guest table, see shadow.c. */
+    /* Synchronisation with the guest table, see sync.c. */
     bool unsync;
     uint8_t flood;              /* tracked writes since last used */
     uint64_t protected_at;      /* flush clock; 0: may be writable */
@@ -54,7 +54,20 @@ struct XmmuTable {
 size_t xmmu_guest_copy_size(XmmuPageRole role);
 /* Where in the guest's table page these bytes start. */
 size_t xmmu_guest_copy_offset(XmmuPageRole role);
-/* Bytes of a guest entry's copy per entry of ours: a 4-byte PDE fills two. */
+/*
+ * Entries of ours that one guest entry makes.  A 4-byte directory entry covers 4 MiB,
+ * so two of our neighbours share it.
+ */
+static inline unsigned xmmu_entries_per_gpte(XmmuPageRole role)
+{
+    return role.gpte4 && role.level == XMMU_LEVEL_2M ? 2 : 1;
+}
+/* The first of our entries that share a guest entry with the one at @index. */
+static inline unsigned xmmu_first_of_gpte(XmmuPageRole role, unsigned index)
+{
+    return index - index % xmmu_entries_per_gpte(role);
+}
+/* The copy of the guest entry that ours at @index is made from. */
 XmmuGpte xmmu_table_gpte(const XmmuTable *table, unsigned index);
 void xmmu_table_set_gpte(XmmuTable *table, unsigned index, XmmuGpte gpte);
 

@@ -137,7 +137,7 @@ static bool covers(const XmmuTable *table, unsigned offset, unsigned size)
 static void zap_written(XmmuTable *table, unsigned offset)
 {
     size_t start = xmmu_guest_copy_offset(table->role);
-    unsigned per_entry = table->role.gpte4 && table->role.level == 2 ? 2 : 1;
+    unsigned per_entry = xmmu_entries_per_gpte(table->role);
     unsigned first = (offset - start) / (table->role.gpte4 ? 4 : 8) * per_entry;
 
     for (unsigned i = first; i < first + per_entry; i++) {
