@@ -197,32 +197,32 @@ typedef struct RoleCase {
 
 static const RoleCase role_cases[] = {
     { "real mode", 0, 0, 0, "no paging",
-      "level 3 uwx direct pae-root", "level 4 uwx direct" },
+      "level 3 uwx direct pae-root", "level 4 uwx direct tdp" },
     { "protected mode", XMMU_CR0_PE | XMMU_CR0_WP, XMMU_CR4_PAE | XMMU_CR4_SMEP, 0,
-      "no paging", "level 3 uwx direct pae-root", "level 4 uwx direct" },
+      "no paging", "level 3 uwx direct pae-root", "level 4 uwx direct tdp" },
     { "32-bit", PG, 0, 0, "32-bit",
-      "level 3 uwx quadrant 0 pae-root gpte4", "level 4 uwx direct" },
+      "level 3 uwx quadrant 0 pae-root gpte4", "level 4 uwx direct tdp" },
     { "32-bit PSE WP", PG | XMMU_CR0_WP, XMMU_CR4_PSE, 0, "32-bit pse wp",
-      "level 3 uwx quadrant 0 pae-root gpte4 pse wp", "level 4 uwx direct" },
+      "level 3 uwx quadrant 0 pae-root gpte4 pse wp", "level 4 uwx direct tdp" },
     { "32-bit does not know NXE, PKE, LA57", PG, XMMU_CR4_PKE | XMMU_CR4_LA57,
       XMMU_EFER_NXE, "32-bit", "level 3 uwx quadrant 0 pae-root gpte4",
-      "level 4 uwx direct" },
+      "level 4 uwx direct tdp" },
     { "PAE", PG | XMMU_CR0_WP, XMMU_CR4_PAE, 0, "PAE wp",
-      "level 3 uwx pae-root wp", "level 4 uwx direct" },
+      "level 3 uwx pae-root wp", "level 4 uwx direct tdp" },
     { "PAE NX, PSE has no effect", PG, XMMU_CR4_PAE | XMMU_CR4_PSE, XMMU_EFER_NXE,
-      "PAE nxe", "level 3 uwx pae-root nxe", "level 4 uwx direct" },
+      "PAE nxe", "level 3 uwx pae-root nxe", "level 4 uwx direct tdp" },
     { "4-level", PG | XMMU_CR0_WP, XMMU_CR4_PAE | XMMU_CR4_SMEP | XMMU_CR4_SMAP,
       XMMU_EFER_LME | XMMU_EFER_LMA | XMMU_EFER_NXE, "4-level nxe wp smep smap",
-      "level 4 uwx lma nxe wp", "level 4 uwx direct" },
+      "level 4 uwx lma nxe wp", "level 4 uwx direct tdp" },
     { "4-level without WP", PG, XMMU_CR4_PAE | XMMU_CR4_SMEP | XMMU_CR4_SMAP |
       XMMU_CR4_PKE, XMMU_EFER_LME | XMMU_EFER_LMA, "4-level smep smap pke",
       "level 4 uwx lma smep-andnot-wp smap-andnot-wp pk-andnot-wp",
-      "level 4 uwx direct" },
+      "level 4 uwx direct tdp" },
     { "5-level", PG | XMMU_CR0_WP, XMMU_CR4_PAE | XMMU_CR4_LA57 | XMMU_CR4_PKS,
       XMMU_EFER_LME | XMMU_EFER_LMA, "5-level wp pks", "level 5 uwx lma wp",
-      "level 4 uwx direct" },
+      "level 4 uwx direct tdp" },
     { "LME without PG", XMMU_CR0_PE, XMMU_CR4_PAE, XMMU_EFER_LME, "no paging",
-      "level 3 uwx direct pae-root", "level 4 uwx direct" },
+      "level 3 uwx direct pae-root", "level 4 uwx direct tdp" },
 };
 
 static void check_role(gconstpointer data)
@@ -237,10 +237,10 @@ static void check_role(gconstpointer data)
 
         fixture_set(fx, 0, &regs);
         text = xmmu_vcpu_role_text(fx->vcpu);
-        page = xmmu_page_role_text(xmmu_root_role(&configs[i], fx->vcpu->role).word);
+        page = xmmu_page_role_text(xmmu_root_role(&configs[i], fx->vcpu->mmu->role).word);
         g_assert_cmpstr(text, ==, c->text);
         g_assert_cmpstr(page, ==, i ? c->tdp : c->shadow);
-        g_assert_cmphex(xmmu_vcpu_role_word(fx->vcpu), ==, fx->vcpu->role.word);
+        g_assert_cmphex(xmmu_vcpu_role_word(fx->vcpu), ==, fx->vcpu->mmu->role.word);
         g_free(text);
         g_free(page);
         fixture_free(fx);

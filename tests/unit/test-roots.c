@@ -48,7 +48,7 @@ static void check_keys(Fixture *fx)
 {
     XmmuRootInfo roots[XMMU_PREV_ROOTS_MAX + 1];
     size_t n = xmmu_vcpu_roots(fx->vcpu, roots, G_N_ELEMENTS(roots));
-    XmmuPageRole role = xmmu_root_role(xmmu_vm_config(fx->vm), fx->vcpu->role);
+    XmmuPageRole role = xmmu_root_role(xmmu_vm_config(fx->vm), fx->vcpu->mmu->role);
 
     g_assert_cmpuint(n, >=, 1);
     for (size_t i = 0; i < n; i++) {

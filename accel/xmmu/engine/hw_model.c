@@ -52,16 +52,11 @@ static hpa_t leaf_hpa(const Hit *hit, uint64_t address)
     return xmmu_spte_hpa(hit->spte) | (address & (size - 1) & XMMU_PAGE_MASK);
 }
 
-static unsigned vcpu_as(const XmmuVcpu *vcpu)
-{
-    return vcpu->regs.smm ? XMMU_AS_SMM : XMMU_AS_NORMAL;
-}
-
 static bool is_current_mmio(XmmuVcpu *vcpu, const Hit *hit)
 {
     return xmmu_spte_is_mmio(vcpu->vm->format, hit->spte) &&
            xmmu_spte_mmio_generation(hit->spte) ==
-           xmmu_slots_generation(vcpu->vm, vcpu_as(vcpu));
+           xmmu_slots_generation(vcpu->vm, xmmu_vcpu_as(vcpu));
 }
 
 /* ---- TDP: guest physical to host --------------------------------------------- */
@@ -117,7 +112,7 @@ static uint8_t tdp_leaf_prot(const XmmuHostFormat *format, const Hit *hit,
 static bool tdp_hit(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, TdpResult *result)
 {
     const XmmuHostFormat *format = vcpu->vm->format;
-    Hit hit = walk_tables(vcpu, vcpu->root.table, gpa >> XMMU_PAGE_SHIFT);
+    Hit hit = walk_tables(vcpu, vcpu->mmu->root.table, gpa >> XMMU_PAGE_SHIFT);
     uint8_t access;
 
     if (is_current_mmio(vcpu, &hit)) {
@@ -137,7 +132,7 @@ static bool tdp_hit(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, TdpResult *result)
         .prot = tdp_leaf_prot(format, &hit, access),
         .writable = access & XMMU_ACC_WRITE,
     };
-    xmmu_nested_tlb_insert(&vcpu->nested_tlb, gpa, vcpu->regs.smm, hit.level,
+    xmmu_nested_tlb_insert(&vcpu->nested_tlb, gpa, vcpu->mmu->role.smm, hit.level,
                            result->hpa,
                            result->prot | (result->writable ? CACHED_WRITABLE : 0));
     return true;
@@ -147,7 +142,7 @@ static bool tdp_hit(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, TdpResult *result)
 static inline bool tdp_cached(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want,
                               TdpResult *result)
 {
-    uint64_t page = xmmu_nested_tlb_find(&vcpu->nested_tlb, gpa, vcpu->regs.smm);
+    uint64_t page = xmmu_nested_tlb_find(&vcpu->nested_tlb, gpa, vcpu->mmu->role.smm);
 
     if (!(page & want)) {
         return false;
@@ -170,9 +165,9 @@ static void tdp_walk(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, unsigned size,
     };
 
     for (unsigned exits = 0; exits < MAX_EXITS; exits++) {
-        if (vcpu->root.table &&
+        if (vcpu->mmu->root.table &&
             gpa >> XMMU_PAGE_SHIFT <
-            xmmu_level_pages(vcpu->root.role.level + 1) &&
+            xmmu_level_pages(vcpu->mmu->root.role.level + 1) &&
             tdp_hit(vcpu, gpa, want, result)) {
             return;
         }
@@ -228,8 +223,8 @@ static void translate_tdp(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned siz
     XmmuWalkStatus status;
 
     do {
-        status = xmmu_guest_walk(vcpu, access, map_through_tdp, &vcpu->walk_cache,
-                                 &walk);
+        status = xmmu_guest_walk(vcpu->walk_mmu, access, map_through_tdp,
+                                 &vcpu->walk_cache, &walk);
     } while (status == XMMU_WALK_RACED);
     if (status == XMMU_WALK_FAULT) {
         xmmu_count(&vcpu->stats.faults_guest);
@@ -250,7 +245,7 @@ static void translate_tdp(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned siz
         return;
     }
     result->hpa = tdp.hpa | (walk.gpa & ~XMMU_PAGE_MASK);
-    result->prot = tdp.prot & xmmu_guest_prot(vcpu, access, &walk);
+    result->prot = tdp.prot & xmmu_guest_prot(vcpu->walk_mmu, access, &walk);
 }
 
 /* ---- Shadow: guest virtual to host --------------------------------------------- */
@@ -258,9 +253,11 @@ static void translate_tdp(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned siz
 static bool shadow_allows(XmmuVcpu *vcpu, const XmmuAccess *access, uint8_t want,
                           uint8_t page_access, uint8_t pkey)
 {
-    return xmmu_perm_allows(vcpu->masks.shadow_perm, want, access->user,
+    const XmmuMmu *mmu = vcpu->walk_mmu;
+
+    return xmmu_perm_allows(mmu->masks.shadow_perm, want, access->user,
                             access->smap_off, page_access) &&
-           !xmmu_pkey_denies(vcpu->role, &vcpu->regs, want, access->user,
+           !xmmu_pkey_denies(mmu->role, &mmu->regs, want, access->user,
                              page_access, pkey);
 }
 
@@ -303,7 +300,8 @@ static bool leaf_gpa(XmmuVcpu *vcpu, const Hit *hit, gva_t gva, gpa_t *gpa)
                                     xmmu_spte_index(hit->sptep));
     uint64_t size = xmmu_level_pages(hit->level) << XMMU_PAGE_SHIFT;
 
-    *gpa = ((gfn << XMMU_PAGE_SHIFT) | (gva & (size - 1))) & vcpu->masks.gpa_mask;
+    *gpa = ((gfn << XMMU_PAGE_SHIFT) | (gva & (size - 1))) &
+           vcpu->walk_mmu->masks.gpa_mask;
     return xmmu_spte_read(hit->sptep).raw == hit->spte.raw;
 }
 
@@ -314,7 +312,7 @@ static bool shadow_mmio(XmmuVcpu *vcpu, const XmmuAccess *access, const Hit *hit
 {
     uint8_t page_access = xmmu_spte_mmio_access(hit->spte);
 
-    if (vcpu->role.pke || vcpu->role.pks ||
+    if (vcpu->walk_mmu->role.pke || vcpu->walk_mmu->role.pks ||
         !shadow_allows(vcpu, access, access->want, page_access, 0) ||
         !leaf_gpa(vcpu, hit, access->gva, &result->gpa)) {
         return false;
@@ -336,7 +334,7 @@ static bool shadow_hit(XmmuVcpu *vcpu, const XmmuAccess *access,
                        XmmuHwResult *result)
 {
     const XmmuHostFormat *format = vcpu->vm->format;
-    Hit hit = walk_tables(vcpu, vcpu->root.table, access->gva >> XMMU_PAGE_SHIFT);
+    Hit hit = walk_tables(vcpu, vcpu->mmu->root.table, access->gva >> XMMU_PAGE_SHIFT);
     uint8_t page_access;
 
     if (is_current_mmio(vcpu, &hit)) {
@@ -370,7 +368,7 @@ static void translate_shadow(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned 
     XmmuFault fault = { .access = *access, .size = size };
 
     for (unsigned exits = 0; exits < MAX_EXITS; exits++) {
-        XmmuTable *root = __atomic_load_n(&vcpu->root.table, __ATOMIC_ACQUIRE);
+        XmmuTable *root = __atomic_load_n(&vcpu->mmu->root.table, __ATOMIC_ACQUIRE);
 
         if (root && shadow_hit(vcpu, access, result)) {
             return;
@@ -401,9 +399,9 @@ static void translate_shadow(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned 
  * Intel SDM vol. 1, 3.3.7.1. */
 static bool is_canonical(const XmmuVcpu *vcpu, gva_t gva)
 {
-    int64_t high = (int64_t)gva >> (vcpu->role.la57 ? 56 : 47);
+    int64_t high = (int64_t)gva >> (vcpu->walk_mmu->role.la57 ? 56 : 47);
 
-    return !vcpu->role.lma || high == 0 || high == -1;
+    return !vcpu->walk_mmu->role.lma || high == 0 || high == -1;
 }
 
 /* ---- The engine's door ------------------------------------------------------------ */
@@ -414,7 +412,7 @@ void xmmu_hw_translate(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned size,
     const XmmuServices *services = vcpu->vm->services;
     XmmuAccess linear = *access;
 
-    if (!vcpu->role.lma) {
+    if (!vcpu->walk_mmu->role.lma) {
         linear.gva &= 0xffffffff;
     }
     *result = (XmmuHwResult) { .page_shift = XMMU_PAGE_SHIFT };
@@ -437,7 +435,7 @@ void xmmu_hw_translate(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned size,
 static void translate_gpa_by_slots(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want,
                                    XmmuHwResult *result)
 {
-    const XmmuRegion *slot = xmmu_slot_find(vcpu->vm, vcpu_as(vcpu),
+    const XmmuRegion *slot = xmmu_slot_find(vcpu->vm, xmmu_vcpu_as(vcpu),
                                             gpa >> XMMU_PAGE_SHIFT);
     bool readonly = slot && (slot->flags & XMMU_REGION_READONLY);
 
@@ -459,7 +457,7 @@ void xmmu_hw_translate_gpa(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, unsigned siz
     const XmmuServices *services = vcpu->vm->services;
     TdpResult tdp = { .outcome = XMMU_HW_NOMEM };
 
-    gpa &= vcpu->masks.gpa_mask;
+    gpa &= vcpu->walk_mmu->masks.gpa_mask;
     *result = (XmmuHwResult) { .gpa = gpa, .page_shift = XMMU_PAGE_SHIFT };
     services->rcu_read_lock();
     if (vcpu->vm->config.tdp) {
@@ -480,11 +478,11 @@ bool xmmu_hw_translate_debug(XmmuVcpu *vcpu, gva_t gva, gpa_t *gpa)
     const XmmuServices *services = vcpu->vm->services;
     bool found;
 
-    if (!vcpu->role.lma) {
+    if (!vcpu->walk_mmu->role.lma) {
         gva &= 0xffffffff;
     }
     services->rcu_read_lock();
-    found = xmmu_guest_walk_debug(vcpu, gva, xmmu_map_through_slots, gpa);
+    found = xmmu_guest_walk_debug(vcpu->walk_mmu, gva, xmmu_map_through_slots, gpa);
     services->rcu_read_unlock();
     return found;
 }

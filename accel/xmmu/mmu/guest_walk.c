@@ -26,7 +26,7 @@ typedef struct EntryRef {
 } EntryRef;
 
 typedef struct Walker {
-    XmmuVcpu *vcpu;
+    XmmuMmu *mmu;
     const XmmuMasks *masks;
     const XmmuAccess *access;
     XmmuTableMapFn *map;
@@ -49,8 +49,7 @@ bool xmmu_map_through_slots(XmmuVcpu *vcpu, gpa_t gpa, bool write,
                             XmmuTablePage *page)
 {
     gfn_t gfn = gpa >> XMMU_PAGE_SHIFT;
-    unsigned as_id = vcpu->regs.smm ? XMMU_AS_SMM : XMMU_AS_NORMAL;
-    const XmmuRegion *slot = xmmu_slot_find(vcpu->vm, as_id, gfn);
+    const XmmuRegion *slot = xmmu_slot_find(vcpu->vm, xmmu_vcpu_as(vcpu), gfn);
 
     (void)write;        /* a slot is writable or not, whoever asks */
     if (!slot) {
@@ -93,8 +92,9 @@ static uint64_t read_entry(const Walker *w, const EntryRef *ref)
     unsigned size = w->masks->guest->entry_size;
 
     if (!ref->host) {
-        return w->vcpu->vm->services->read_bus(w->vcpu->vm->opaque,
-                                               w->vcpu->regs.smm, ref->gpa, size);
+        XmmuVm *vm = w->mmu->vcpu->vm;
+
+        return vm->services->read_bus(vm->opaque, w->mmu->regs.smm, ref->gpa, size);
     }
     return xmmu_gpte_load(ref->host, size);
 }
@@ -107,7 +107,7 @@ static bool load_entry(Walker *w, int level, gpa_t table)
     unsigned index = xmmu_guest_index(format, level, w->access->gva);
 
     ref->gpa = (table + index * format->entry_size) & w->masks->gpa_mask;
-    if (!w->map(w->vcpu, ref->gpa & XMMU_PAGE_MASK, false, &page)) {
+    if (!w->map(w->mmu->vcpu, ref->gpa & XMMU_PAGE_MASK, false, &page)) {
         return false;
     }
     ref->host = page.host ? page.host + (ref->gpa & ~XMMU_PAGE_MASK) : NULL;
@@ -169,7 +169,7 @@ static void finish_path(Walker *w, int level)
     walk->level = level;
     walk->page_shift = shift;
     walk->dirty = leaf.raw & XMMU_GPTE_D;
-    walk->pkey = w->vcpu->role.lma ? leaf.raw >> XMMU_GPTE_PK_SHIFT & 15 : 0;
+    walk->pkey = w->mmu->role.lma ? leaf.raw >> XMMU_GPTE_PK_SHIFT & 15 : 0;
     walk->gpa = (xmmu_gpte_frame(w->masks, leaf, level) + offset) &
                 w->masks->gpa_mask;
 }
@@ -177,7 +177,7 @@ static void finish_path(Walker *w, int level)
 static void begin_at_root(Walker *w)
 {
     w->top = w->masks->guest->levels;
-    w->table = w->vcpu->regs.cr3 & w->masks->addr_mask;
+    w->table = w->mmu->regs.cr3 & w->masks->addr_mask;
     w->walk->access = XMMU_ACC_ALL;
 }
 
@@ -227,7 +227,7 @@ static void remember(const Walker *w)
 static XmmuWalkStatus follow(Walker *w)
 {
     XmmuGuestWalk *walk = w->walk;
-    const XmmuRegs *regs = &w->vcpu->regs;
+    const XmmuRegs *regs = &w->mmu->regs;
     gpa_t table = w->table;
 
     for (int level = w->top;; level--) {
@@ -276,7 +276,7 @@ static bool compare_and_set(const Walker *w, const EntryRef *ref, uint64_t old,
 /* Set A or D in one entry.  A table in ROM or MMIO keeps its bits. */
 static XmmuWalkStatus mark_entry(Walker *w, int level, uint64_t bits)
 {
-    const XmmuServices *services = w->vcpu->vm->services;
+    const XmmuServices *services = w->mmu->vcpu->vm->services;
     EntryRef *ref = &w->entry[level];
     XmmuGpte *gpte = &w->walk->gpte[level];
     XmmuTablePage page;
@@ -284,7 +284,7 @@ static XmmuWalkStatus mark_entry(Walker *w, int level, uint64_t bits)
     if (!(bits & ~gpte->raw) || !ref->writable) {
         return XMMU_WALK_OK;
     }
-    if (!w->map(w->vcpu, ref->gpa & XMMU_PAGE_MASK, true, &page)) {
+    if (!w->map(w->mmu->vcpu, ref->gpa & XMMU_PAGE_MASK, true, &page)) {
         return XMMU_WALK_ABORTED;
     }
     if (!page.host || !page.writable ||
@@ -294,7 +294,7 @@ static XmmuWalkStatus mark_entry(Walker *w, int level, uint64_t bits)
     }
     gpte->raw |= bits;
     if (services->guest_written) {
-        services->guest_written(w->vcpu->vm->opaque, (uintptr_t)ref->host,
+        services->guest_written(w->mmu->vcpu->vm->opaque, (uintptr_t)ref->host,
                                 w->masks->guest->entry_size);
     }
     return XMMU_WALK_OK;
@@ -325,17 +325,17 @@ static XmmuWalkStatus mark_path(Walker *w)
 
 static bool pkey_denies(const Walker *w, uint8_t want)
 {
-    return xmmu_pkey_denies(w->vcpu->role, &w->vcpu->regs, want, w->access->user,
+    return xmmu_pkey_denies(w->mmu->role, &w->mmu->regs, want, w->access->user,
                             w->walk->access, w->walk->pkey);
 }
 
-static void walk_without_paging(XmmuVcpu *vcpu, const XmmuAccess *access,
+static void walk_without_paging(const XmmuMmu *mmu, const XmmuAccess *access,
                                 XmmuGuestWalk *walk)
 {
     walk->access = XMMU_ACC_ALL;
     walk->page_shift = XMMU_PAGE_SHIFT;
     walk->dirty = true;
-    walk->gpa = access->gva & vcpu->masks.gpa_mask;
+    walk->gpa = access->gva & mmu->masks.gpa_mask;
 }
 
 /* From where the walker begins to the end. */
@@ -360,25 +360,25 @@ static XmmuWalkStatus walk_to_end(Walker *w)
     return denied ? fault(w, denied) : mark_path(w);
 }
 
-XmmuWalkStatus xmmu_guest_walk(XmmuVcpu *vcpu, const XmmuAccess *access,
+XmmuWalkStatus xmmu_guest_walk(XmmuMmu *mmu, const XmmuAccess *access,
                                XmmuTableMapFn *map, XmmuWalkCache *cache,
                                XmmuGuestWalk *walk)
 {
     XMMU_UNINITIALIZED Walker w;
     XmmuWalkStatus status;
 
-    w.vcpu = vcpu;
-    w.masks = &vcpu->masks;
+    w.mmu = mmu;
+    w.masks = &mmu->masks;
     w.access = access;
     w.map = map;
     w.cache = cache;
     w.walk = walk;
-    xmmu_count(&vcpu->stats.guest_walks);
+    xmmu_count(&mmu->vcpu->stats.guest_walks);
     walk->level = 0;
     walk->pkey = 0;
-    if (!vcpu->role.pg) {
+    if (!mmu->role.pg) {
         walk->uncached = false;
-        walk_without_paging(vcpu, access, walk);
+        walk_without_paging(mmu, access, walk);
         return XMMU_WALK_OK;
     }
     if (begin_in_cache(&w)) {
@@ -396,15 +396,15 @@ XmmuWalkStatus xmmu_guest_walk(XmmuVcpu *vcpu, const XmmuAccess *access,
     return status;
 }
 
-uint8_t xmmu_guest_prot(const XmmuVcpu *vcpu, const XmmuAccess *access,
+uint8_t xmmu_guest_prot(const XmmuMmu *mmu, const XmmuAccess *access,
                         const XmmuGuestWalk *walk)
 {
     uint8_t prot = 0;
 
     for (uint8_t want = XMMU_PROT_READ; want <= XMMU_PROT_EXEC; want <<= 1) {
-        if (xmmu_perm_allows(vcpu->masks.guest_perm, want, access->user,
+        if (xmmu_perm_allows(mmu->masks.guest_perm, want, access->user,
                              access->smap_off, walk->access) &&
-            !xmmu_pkey_denies(vcpu->role, &vcpu->regs, want, access->user,
+            !xmmu_pkey_denies(mmu->role, &mmu->regs, want, access->user,
                               walk->access, walk->pkey)) {
             prot |= want;
         }
@@ -415,21 +415,21 @@ uint8_t xmmu_guest_prot(const XmmuVcpu *vcpu, const XmmuAccess *access,
     return prot;
 }
 
-bool xmmu_guest_walk_debug(XmmuVcpu *vcpu, gva_t gva, XmmuTableMapFn *map,
+bool xmmu_guest_walk_debug(XmmuMmu *mmu, gva_t gva, XmmuTableMapFn *map,
                            gpa_t *gpa)
 {
     XmmuAccess access = { .gva = gva, .want = XMMU_PROT_READ };
     XmmuGuestWalk walk = { .level = 0 };
     Walker w = {
-        .vcpu = vcpu,
-        .masks = &vcpu->masks,
+        .mmu = mmu,
+        .masks = &mmu->masks,
         .access = &access,
         .map = map,
         .walk = &walk,
     };
 
-    if (!vcpu->role.pg) {
-        walk_without_paging(vcpu, &access, &walk);
+    if (!mmu->role.pg) {
+        walk_without_paging(mmu, &access, &walk);
         *gpa = walk.gpa;
         return true;
     }

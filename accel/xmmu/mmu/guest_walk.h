@@ -51,20 +51,20 @@ typedef struct XmmuGuestWalk {
 } XmmuGuestWalk;
 
 /*
- * Walk for @access under @vcpu's registers.  Sets A bits, and D for a write, when
+ * Walk for @access under the registers of @mmu.  Sets A bits, and D for a write, when
  * the access is allowed.  @cache may be NULL.  Lock-free; needs an RCU read section.
  */
-XmmuWalkStatus xmmu_guest_walk(XmmuVcpu *vcpu, const XmmuAccess *access,
+XmmuWalkStatus xmmu_guest_walk(XmmuMmu *mmu, const XmmuAccess *access,
                                XmmuTableMapFn *map, XmmuWalkCache *cache,
                                XmmuGuestWalk *walk);
 
 /* What the guest allows at the end of @walk, for the privilege of @access: a set
  * of XMMU_PROT_*.  A write needs D: it is only included when D is set. */
-uint8_t xmmu_guest_prot(const XmmuVcpu *vcpu, const XmmuAccess *access,
+uint8_t xmmu_guest_prot(const XmmuMmu *mmu, const XmmuAccess *access,
                         const XmmuGuestWalk *walk);
 
 /* Follow present entries only; nothing is checked or set. */
-bool xmmu_guest_walk_debug(XmmuVcpu *vcpu, gva_t gva, XmmuTableMapFn *map,
+bool xmmu_guest_walk_debug(XmmuMmu *mmu, gva_t gva, XmmuTableMapFn *map,
                            gpa_t *gpa);
 
 /* Page @gpa through the slots. */

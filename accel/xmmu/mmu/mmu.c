@@ -93,16 +93,22 @@ const XmmuConfig *xmmu_vm_config(const XmmuVm *vm)
 void xmmu_vm_zap_all(XmmuVm *vm)
 {
     xmmu_write_lock(vm, XMMU_REASON_HOST);
-    if (vm->config.tdp) {
-        xmmu_tdp_zap_all(vm);
-    } else {
-        xmmu_shadow_zap_all(vm);
-    }
+    xmmu_tdp_zap_all(vm);
+    xmmu_shadow_zap_all(vm);
     xmmu_flush_owe(vm);
     xmmu_write_unlock(vm);
 }
 
 /* ---- vCPU ------------------------------------------------------------- */
+
+static void init_mmus(XmmuVcpu *vcpu)
+{
+    vcpu->root_mmu.vcpu = vcpu;
+    vcpu->guest_mmu.vcpu = vcpu;
+    vcpu->nested_mmu.vcpu = vcpu;
+    vcpu->mmu = &vcpu->root_mmu;
+    vcpu->walk_mmu = &vcpu->root_mmu;
+}
 
 XmmuVcpu *xmmu_vcpu_new(XmmuVm *vm, unsigned index, const XmmuCpuCaps *caps)
 {
@@ -111,6 +117,7 @@ XmmuVcpu *xmmu_vcpu_new(XmmuVm *vm, unsigned index, const XmmuCpuCaps *caps)
     vcpu->vm = vm;
     vcpu->index = index;
     vcpu->caps = *caps;
+    init_mmus(vcpu);
     xmmu_write_lock(vm, XMMU_REASON_GUEST);
     g_ptr_array_add(vm->vcpus, vcpu);
     xmmu_write_unlock(vm);
@@ -122,7 +129,8 @@ void xmmu_vcpu_free(XmmuVcpu *vcpu)
 {
     XmmuVm *vm = vcpu->vm;
 
-    xmmu_roots_drop(vcpu);
+    xmmu_roots_drop(&vcpu->root_mmu);
+    xmmu_roots_drop(&vcpu->guest_mmu);
     xmmu_write_lock(vm, XMMU_REASON_GUEST);
     g_ptr_array_remove_fast(vm->vcpus, vcpu);
     xmmu_stats_add(&vm->stats, &vcpu->stats);        /* an unplugged vCPU's work stays */
@@ -138,39 +146,40 @@ static bool same_tables(const XmmuRegs *a, const XmmuRegs *b)
 
 void xmmu_vcpu_set_regs(XmmuVcpu *vcpu, const XmmuRegs *regs)
 {
+    XmmuMmu *mmu = &vcpu->root_mmu;
     XmmuVcpuRole role = xmmu_vcpu_role(&vcpu->caps, regs);
 
-    if (role.word != vcpu->role.word || !same_tables(&vcpu->regs, regs)) {
+    if (role.word != mmu->role.word || !same_tables(&mmu->regs, regs)) {
         xmmu_walk_cache_flush(&vcpu->walk_cache);
     }
-    vcpu->regs = *regs;
-    if (role.word == vcpu->role.word) {
+    mmu->regs = *regs;
+    if (role.word == mmu->role.word) {
         xmmu_count(&vcpu->stats.role_skips);
     } else {
         xmmu_count(&vcpu->stats.role_changes);
-        vcpu->role = role;
-        xmmu_masks_compute(role, &vcpu->masks);
+        mmu->role = role;
+        xmmu_masks_compute(role, &mmu->masks);
     }
-    xmmu_roots_select(vcpu);
-    xmmu_roots_set_pdptes(vcpu);
+    xmmu_roots_select(mmu);
+    xmmu_roots_set_pdptes(mmu);
 }
 
 void xmmu_vcpu_flush_guest(XmmuVcpu *vcpu)
 {
     xmmu_count(&vcpu->stats.cr3_loads);
     xmmu_walk_cache_flush(&vcpu->walk_cache);
-    xmmu_roots_sync(vcpu, true);
+    xmmu_roots_sync(vcpu->mmu, true);
     /* The vCPU has run nothing since it flushed, so it has flushed now. */
     xmmu_flush_done(vcpu);
 }
 
 void xmmu_vcpu_invlpg(XmmuVcpu *vcpu, gva_t gva)
 {
-    XmmuTable *root = vcpu->root.table;
+    XmmuTable *root = vcpu->mmu->root.table;
 
     xmmu_count(&vcpu->stats.invlpg);
     xmmu_walk_cache_flush(&vcpu->walk_cache);
-    if (vcpu->vm->config.tdp || !root || !xmmu_needs_sync(root)) {
+    if (!root || !xmmu_needs_sync(root)) {
         return;
     }
     xmmu_write_lock(vcpu->vm, XMMU_REASON_GUEST);
@@ -182,8 +191,10 @@ void xmmu_vcpu_invlpg(XmmuVcpu *vcpu, gva_t gva)
 
 void xmmu_vcpu_reset(XmmuVcpu *vcpu)
 {
-    xmmu_roots_drop(vcpu);
-    vcpu->role.word = 0;
+    xmmu_roots_drop(&vcpu->root_mmu);
+    xmmu_roots_drop(&vcpu->guest_mmu);
+    init_mmus(vcpu);
+    vcpu->root_mmu.role.word = 0;
     xmmu_vcpu_set_regs(vcpu, &(XmmuRegs) { 0 });
     xmmu_flush_done(vcpu);
 }

@@ -158,6 +158,7 @@ static XmmuPageRole tdp_root_role(const XmmuConfig *config, XmmuVcpuRole role)
     return (XmmuPageRole) {
         .level = config->tdp_levels,
         .direct = 1,
+        .tdp = 1,
         .access = XMMU_ACC_ALL,
         .smm = role.smm,
     };

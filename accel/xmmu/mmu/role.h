@@ -14,6 +14,8 @@
 #include "mmu.h"
 #include "pt_format.h"
 
+typedef struct XmmuMmu XmmuMmu;
+
 /*
  * What the registers say.  Bits that have no effect in a paging mode are zero in
  * it, so that equal words mean equal translation rules.
@@ -53,6 +55,7 @@ typedef union XmmuPageRole {
     struct {
         uint32_t level : 3;
         uint32_t direct : 1;    /* maps gfns linearly; no guest table behind it */
+        uint32_t tdp : 1;       /* of a TDP tree, not a shadow table */
         uint32_t pae_root : 1;  /* four PDPTEs; private to a cached root */
         uint32_t gpte4 : 1;     /* guest entries have 4 bytes */
         uint32_t quadrant : 2;  /* which part of a 4-byte guest table */

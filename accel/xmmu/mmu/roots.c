@@ -20,22 +20,22 @@
 #include "shadow.h"
 #include "tdp.h"
 
-static uint64_t pgd_of(const XmmuVcpu *vcpu, XmmuPageRole role)
+static uint64_t pgd_of(const XmmuMmu *mmu, XmmuPageRole role)
 {
     if (role.direct) {
         return 0;
     }
     if (role.pae_root && !role.gpte4) {
-        return vcpu->regs.cr3 & 0xffffffe0 & vcpu->masks.gpa_mask;
+        return mmu->regs.cr3 & 0xffffffe0 & mmu->masks.gpa_mask;
     }
-    return vcpu->regs.cr3 & vcpu->masks.addr_mask & vcpu->masks.gpa_mask;
+    return mmu->regs.cr3 & mmu->masks.addr_mask & mmu->masks.gpa_mask;
 }
 
-static XmmuCachedRoot wanted_key(const XmmuVcpu *vcpu)
+static XmmuCachedRoot wanted_key(const XmmuMmu *mmu)
 {
-    XmmuPageRole role = xmmu_root_role(&vcpu->vm->config, vcpu->role);
+    XmmuPageRole role = xmmu_root_role(&mmu->vcpu->vm->config, mmu->role);
 
-    return (XmmuCachedRoot) { .pgd = pgd_of(vcpu, role), .role = role };
+    return (XmmuCachedRoot) { .pgd = pgd_of(mmu, role), .role = role };
 }
 
 static bool same_key(const XmmuCachedRoot *a, const XmmuCachedRoot *b)
@@ -44,9 +44,9 @@ static bool same_key(const XmmuCachedRoot *a, const XmmuCachedRoot *b)
 }
 
 /* TDP roots belong to the VM. */
-static void put_root(XmmuVcpu *vcpu, XmmuCachedRoot *root)
+static void put_root(XmmuCachedRoot *root)
 {
-    if (root->table && !vcpu->vm->config.tdp) {
+    if (root->table && !root->role.tdp) {
         xmmu_shadow_put_root(root->table);
     }
     *root = (XmmuCachedRoot) { 0 };
@@ -54,11 +54,11 @@ static void put_root(XmmuVcpu *vcpu, XmmuCachedRoot *root)
 
 /* Take the root for @key out of the cache, leaving a hole.  A zapped root is
  * of no use. */
-static bool take_cached(XmmuVcpu *vcpu, const XmmuCachedRoot *key,
+static bool take_cached(XmmuMmu *mmu, const XmmuCachedRoot *key,
                         XmmuCachedRoot *found, unsigned *hole)
 {
-    for (unsigned i = 0; i < vcpu->vm->config.prev_roots; i++) {
-        XmmuCachedRoot *prev = &vcpu->prev[i];
+    for (unsigned i = 0; i < mmu->vcpu->vm->config.prev_roots; i++) {
+        XmmuCachedRoot *prev = &mmu->prev[i];
 
         if (!prev->table) {
             *hole = MIN(*hole, i);
@@ -68,7 +68,7 @@ static bool take_cached(XmmuVcpu *vcpu, const XmmuCachedRoot *key,
         }
         *hole = i;
         if (prev->table->unlinked) {
-            put_root(vcpu, prev);
+            put_root(prev);
             return false;
         }
         *found = *prev;
@@ -79,39 +79,40 @@ static bool take_cached(XmmuVcpu *vcpu, const XmmuCachedRoot *key,
 }
 
 /* Put the current root in front of the others, moving them up to @hole. */
-static void remember_current(XmmuVcpu *vcpu, unsigned hole)
+static void remember_current(XmmuMmu *mmu, unsigned hole)
 {
-    unsigned count = vcpu->vm->config.prev_roots;
+    unsigned count = mmu->vcpu->vm->config.prev_roots;
 
-    if (!vcpu->root.table) {
+    if (!mmu->root.table) {
         return;
     }
-    if (!count || vcpu->root.table->unlinked) {
-        put_root(vcpu, &vcpu->root);
+    if (!count || mmu->root.table->unlinked) {
+        put_root(&mmu->root);
         return;
     }
     hole = MIN(hole, count - 1);
-    put_root(vcpu, &vcpu->prev[hole]);
+    put_root(&mmu->prev[hole]);
     for (unsigned i = hole; i > 0; i--) {
-        vcpu->prev[i] = vcpu->prev[i - 1];
+        mmu->prev[i] = mmu->prev[i - 1];
     }
-    vcpu->prev[0] = vcpu->root;
+    mmu->prev[0] = mmu->root;
 }
 
-static void switch_to(XmmuVcpu *vcpu, const XmmuCachedRoot *key)
+static void switch_to(XmmuMmu *mmu, const XmmuCachedRoot *key)
 {
+    XmmuVcpu *vcpu = mmu->vcpu;
     XmmuCachedRoot found = *key;
     unsigned hole = XMMU_PREV_ROOTS_MAX;
 
-    if (take_cached(vcpu, key, &found, &hole)) {
+    if (take_cached(mmu, key, &found, &hole)) {
         xmmu_count(&vcpu->stats.root_hits);
     } else {
         xmmu_count(&vcpu->stats.root_misses);
     }
-    remember_current(vcpu, hole);
-    vcpu->root = found;
-    if (vcpu->vm->config.tdp) {
-        vcpu->root.table = xmmu_tdp_root(vcpu->vm, xmmu_role_as(key->role),
+    remember_current(mmu, hole);
+    mmu->root = found;
+    if (key->role.tdp) {
+        mmu->root.table = xmmu_tdp_root(vcpu->vm, xmmu_role_as(key->role),
                                          key->role);
     } else if (found.table && xmmu_needs_sync(found.table)) {
         /* While it was away, flushes did not reach it. */
@@ -119,22 +120,24 @@ static void switch_to(XmmuVcpu *vcpu, const XmmuCachedRoot *key)
     }
 }
 
-void xmmu_roots_select(XmmuVcpu *vcpu)
+void xmmu_roots_select(XmmuMmu *mmu)
 {
-    XmmuCachedRoot key = wanted_key(vcpu);
+    XmmuVm *vm = mmu->vcpu->vm;
+    XmmuCachedRoot key = wanted_key(mmu);
 
-    if (same_key(&vcpu->root, &key) && (vcpu->root.table || !vcpu->vm->config.tdp)) {
+    if (same_key(&mmu->root, &key) && (mmu->root.table || !key.role.tdp)) {
         return;
     }
-    xmmu_write_lock(vcpu->vm, XMMU_REASON_GUEST);
-    switch_to(vcpu, &key);
-    xmmu_write_unlock(vcpu->vm);
+    xmmu_write_lock(vm, XMMU_REASON_GUEST);
+    switch_to(mmu, &key);
+    xmmu_write_unlock(vm);
 }
 
-static XmmuTable *new_root(XmmuVcpu *vcpu)
+static XmmuTable *new_root(XmmuMmu *mmu)
 {
-    XmmuPageRole role = vcpu->root.role;
-    gfn_t gfn = vcpu->root.pgd >> XMMU_PAGE_SHIFT;
+    XmmuVcpu *vcpu = mmu->vcpu;
+    XmmuPageRole role = mmu->root.role;
+    gfn_t gfn = mmu->root.pgd >> XMMU_PAGE_SHIFT;
     XmmuTable *table = role.pae_root ? xmmu_table_new(vcpu->vm, gfn, role)
                                      : xmmu_shadow_get(vcpu, gfn, role);
 
@@ -145,46 +148,48 @@ static XmmuTable *new_root(XmmuVcpu *vcpu)
     return table;
 }
 
-XmmuTable *xmmu_roots_load(XmmuVcpu *vcpu)
+XmmuTable *xmmu_roots_load(XmmuMmu *mmu)
 {
-    XmmuTable *table = vcpu->root.table;
+    XmmuTable *table = mmu->root.table;
 
-    xmmu_assert_write_locked(vcpu->vm);
+    xmmu_assert_write_locked(mmu->vcpu->vm);
     if (table && table->unlinked) {
         xmmu_shadow_put_root(table);
         table = NULL;
     }
     if (!table) {
-        table = new_root(vcpu);
-        __atomic_store_n(&vcpu->root.table, table, __ATOMIC_RELEASE);
+        table = new_root(mmu);
+        __atomic_store_n(&mmu->root.table, table, __ATOMIC_RELEASE);
     }
     return table;
 }
 
-void xmmu_roots_set_pdptes(XmmuVcpu *vcpu)
+void xmmu_roots_set_pdptes(XmmuMmu *mmu)
 {
-    XmmuTable *table = vcpu->root.table;
+    XmmuVm *vm = mmu->vcpu->vm;
+    XmmuTable *table = mmu->root.table;
 
     if (!table || !table->guest_copy || !table->role.pae_root || table->unlinked) {
         return;
     }
-    xmmu_write_lock(vcpu->vm, XMMU_REASON_GUEST);
+    xmmu_write_lock(vm, XMMU_REASON_GUEST);
     for (unsigned i = 0; i < 4; i++) {
-        XmmuGpte now = { vcpu->regs.pdpte[i] };
+        XmmuGpte now = { mmu->regs.pdpte[i] };
 
         if (xmmu_table_gpte(table, i).raw != now.raw) {
             xmmu_spte_set(table, i, (XmmuSpte) { 0 });
             xmmu_table_set_gpte(table, i, now);
         }
     }
-    xmmu_write_unlock(vcpu->vm);
+    xmmu_write_unlock(vm);
 }
 
-void xmmu_roots_sync(XmmuVcpu *vcpu, bool flushed)
+void xmmu_roots_sync(XmmuMmu *mmu, bool flushed)
 {
-    XmmuTable *table = vcpu->root.table;
+    XmmuVcpu *vcpu = mmu->vcpu;
+    XmmuTable *table = mmu->root.table;
 
-    if (vcpu->vm->config.tdp || !table || !xmmu_needs_sync(table)) {
+    if (!table || !xmmu_needs_sync(table)) {
         return;
     }
     xmmu_write_lock(vcpu->vm, XMMU_REASON_GUEST);
@@ -194,12 +199,14 @@ void xmmu_roots_sync(XmmuVcpu *vcpu, bool flushed)
     xmmu_write_unlock(vcpu->vm);
 }
 
-void xmmu_roots_drop(XmmuVcpu *vcpu)
+void xmmu_roots_drop(XmmuMmu *mmu)
 {
-    xmmu_write_lock(vcpu->vm, XMMU_REASON_GUEST);
-    put_root(vcpu, &vcpu->root);
-    for (unsigned i = 0; i < G_N_ELEMENTS(vcpu->prev); i++) {
-        put_root(vcpu, &vcpu->prev[i]);
+    XmmuVm *vm = mmu->vcpu->vm;
+
+    xmmu_write_lock(vm, XMMU_REASON_GUEST);
+    put_root(&mmu->root);
+    for (unsigned i = 0; i < G_N_ELEMENTS(mmu->prev); i++) {
+        put_root(&mmu->prev[i]);
     }
-    xmmu_write_unlock(vcpu->vm);
+    xmmu_write_unlock(vm);
 }

@@ -14,6 +14,7 @@
 
 typedef struct ShadowFault {
     XmmuVcpu *vcpu;
+    XmmuMmu *mmu;               /* whose tables are built */
     XmmuFault *fault;
     const XmmuGuestWalk *walk;
     const XmmuRegion *slot;     /* NULL: MMIO */
@@ -41,7 +42,7 @@ static bool is_write(const ShadowFault *f)
 /* The guest's entry at @level of the walk as it is now; false: not in RAM. */
 static bool read_again(const ShadowFault *f, int level, uint64_t *value)
 {
-    const XmmuGuestFormat *format = f->vcpu->masks.guest;
+    const XmmuGuestFormat *format = f->mmu->masks.guest;
     unsigned offset = xmmu_guest_index(format, level, f->fault->access.gva) *
                       format->entry_size;
     XmmuTablePage page;
@@ -63,7 +64,7 @@ static bool walk_is_current(const ShadowFault *f)
     if (!walk->level) {
         return true;
     }
-    for (int level = f->vcpu->masks.guest->levels; level >= walk->level; level--) {
+    for (int level = f->mmu->masks.guest->levels; level >= walk->level; level--) {
         uint64_t now;
 
         if (walk->table_gfn[level] == XMMU_NO_GFN) {
@@ -84,7 +85,7 @@ static bool walk_is_current(const ShadowFault *f)
  */
 static bool write_without_wp(ShadowFault *f)
 {
-    XmmuVcpuRole role = f->vcpu->role;
+    XmmuVcpuRole role = f->mmu->role;
 
     if (!is_write(f) || (f->access & XMMU_ACC_WRITE)) {
         return true;
@@ -107,7 +108,7 @@ static int leaf_level(const ShadowFault *f)
     bool linear = f->walk->level == 0 || f->walk->page_shift >= 21;
 
     if (!f->slot || !linear || !vm->config.huge_pages ||
-        f->vcpu->role.a20_masked ||
+        f->mmu->role.a20_masked ||
         xmmu_track_splits(vm, xmmu_slot_hpa(f->slot, gfn) >> XMMU_PAGE_SHIFT)) {
         return XMMU_LEVEL_4K;
     }
@@ -217,7 +218,7 @@ static XmmuPfResult by_hand(ShadowFault *f, bool mmio)
 {
     f->fault->gpa = f->walk->gpa;
     f->fault->mmio = mmio;
-    f->fault->prot = xmmu_guest_prot(f->vcpu, &f->fault->access, f->walk);
+    f->fault->prot = xmmu_guest_prot(f->mmu, &f->fault->access, f->walk);
     return XMMU_PF_EMULATE;
 }
 
@@ -294,7 +295,7 @@ static XmmuPfResult install_leaf(ShadowFault *f, XmmuTable *table)
 
 static XmmuPfResult build(ShadowFault *f)
 {
-    XmmuTable *table = xmmu_roots_load(f->vcpu);
+    XmmuTable *table = xmmu_roots_load(f->mmu);
 
     while (table && table->role.level > f->level) {
         XmmuTable *next = descend(f, table);
@@ -314,7 +315,7 @@ static XmmuPfResult fault_locked(ShadowFault *f)
 {
     XmmuVm *vm = f->vcpu->vm;
     gfn_t gfn = f->walk->gpa >> XMMU_PAGE_SHIFT;
-    unsigned as_id = f->vcpu->regs.smm ? XMMU_AS_SMM : XMMU_AS_NORMAL;
+    unsigned as_id = xmmu_vcpu_as(f->vcpu);
 
     f->slot = xmmu_slot_find(vm, as_id, gfn);
     if (f->walk->uncached) {
@@ -341,10 +342,10 @@ static XmmuPfResult fault_locked(ShadowFault *f)
 static XmmuPfResult walk_and_build(XmmuVcpu *vcpu, XmmuFault *fault)
 {
     XmmuGuestWalk walk = { .level = 0 };
-    ShadowFault f = { .vcpu = vcpu, .fault = fault, .walk = &walk };
+    ShadowFault f = { .vcpu = vcpu, .mmu = vcpu->mmu, .fault = fault, .walk = &walk };
     XmmuPfResult result;
 
-    switch (xmmu_guest_walk(vcpu, &fault->access, xmmu_map_through_slots, NULL,
+    switch (xmmu_guest_walk(f.mmu, &fault->access, xmmu_map_through_slots, NULL,
                             &walk)) {
     case XMMU_WALK_OK:
         break;

@@ -99,11 +99,8 @@ static void zap_gfns(XmmuVm *vm, unsigned as_id, gfn_t gfn, uint64_t npages)
     /* An entry may have gone for a reason of the guest's, or to make room, while
      * a vCPU still has cached what it said. */
     xmmu_flush_owe(vm);
-    if (vm->config.tdp) {
-        xmmu_tdp_zap_gfns(vm, as_id, gfn, npages);
-    } else {
-        xmmu_shadow_zap_gfns(vm, as_id, gfn, npages);
-    }
+    xmmu_tdp_zap_gfns(vm, as_id, gfn, npages);
+    xmmu_shadow_zap_gfns(vm, as_id, gfn, npages);
 }
 
 static bool same_backing(const XmmuRegion *a, const XmmuRegion *b, gfn_t gfn)

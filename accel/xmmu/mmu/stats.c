@@ -78,7 +78,7 @@ void xmmu_vcpu_stats(XmmuVcpu *vcpu, XmmuStats *out)
 
 uint64_t xmmu_vcpu_role_word(const XmmuVcpu *vcpu)
 {
-    return vcpu->role.word;
+    return vcpu->walk_mmu->role.word;
 }
 
 /* Append " name" for each set flag. */
@@ -98,8 +98,8 @@ static void append_flags(GString *text, const Flag *flags, size_t count)
 
 char *xmmu_vcpu_role_text(const XmmuVcpu *vcpu)
 {
-    XmmuVcpuRole role = vcpu->role;
-    GString *text = g_string_new(role.valid ? vcpu->masks.guest->name : "unset");
+    XmmuVcpuRole role = vcpu->walk_mmu->role;
+    GString *text = g_string_new(role.valid ? vcpu->walk_mmu->masks.guest->name : "unset");
     const Flag flags[] = {
         { role.pse, "pse" }, { role.nxe, "nxe" }, { role.wp, "wp" },
         { role.smep, "smep" }, { role.smap, "smap" }, { role.pke, "pke" },
@@ -115,7 +115,7 @@ char *xmmu_page_role_text(uint32_t page_role)
     XmmuPageRole role = { .word = page_role };
     GString *text = g_string_new(NULL);
     const Flag flags[] = {
-        { role.direct, "direct" }, { role.pae_root, "pae-root" },
+        { role.direct, "direct" }, { role.tdp, "tdp" }, { role.pae_root, "pae-root" },
         { role.gpte4, "gpte4" }, { role.lma, "lma" }, { role.nxe, "nxe" },
         { role.pse, "pse" }, { role.wp, "wp" },
         { role.smep_andnot_wp, "smep-andnot-wp" },
@@ -155,11 +155,11 @@ size_t xmmu_vcpu_roots(XmmuVcpu *vcpu, XmmuRootInfo *out, size_t max)
      * this is a snapshot for people. */
     xmmu_read_lock(vcpu->vm);
     if (max) {
-        out[count++] = describe(&vcpu->root);
+        out[count++] = describe(&vcpu->mmu->root);
     }
     for (unsigned i = 0; i < vcpu->vm->config.prev_roots && count < max; i++) {
-        if (vcpu->prev[i].table) {
-            out[count++] = describe(&vcpu->prev[i]);
+        if (vcpu->mmu->prev[i].table) {
+            out[count++] = describe(&vcpu->mmu->prev[i]);
         }
     }
     xmmu_read_unlock(vcpu->vm);

@@ -173,10 +173,10 @@ static void entry_added(XmmuTable *table, XmmuSpte *sptep, XmmuSpte spte)
     __atomic_fetch_add(&table->present, 1, __ATOMIC_RELAXED);
     if (xmmu_spte_is_leaf(vm->format, spte, level)) {
         xmmu_count_shared(leaf_gauge(vm, level), 1);
-        if (!vm->config.tdp) {
+        if (!table->role.tdp) {
             xmmu_rmap_add(vm, sptep, spte, level);
         }
-    } else if (!vm->config.tdp) {
+    } else if (!table->role.tdp) {
         xmmu_shadow_linked(xmmu_table_at(xmmu_spte_hpa(spte)), sptep);
     }
 }
@@ -191,10 +191,10 @@ static void entry_removed(XmmuTable *table, XmmuSpte *sptep, XmmuSpte spte)
     xmmu_flush_owe(vm);
     if (xmmu_spte_is_leaf(vm->format, spte, level)) {
         xmmu_count_shared(leaf_gauge(vm, level), -1);
-        if (!vm->config.tdp) {
+        if (!table->role.tdp) {
             xmmu_rmap_remove(vm, sptep, spte, level);
         }
-    } else if (vm->config.tdp) {
+    } else if (table->role.tdp) {
         xmmu_tdp_free_subtree(xmmu_table_at(xmmu_spte_hpa(spte)));
     } else {
         xmmu_shadow_unlinked(xmmu_table_at(xmmu_spte_hpa(spte)), sptep);

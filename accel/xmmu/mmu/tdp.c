@@ -194,23 +194,23 @@ static bool beyond_tree(const XmmuTable *root, gpa_t gpa)
 XmmuPfResult xmmu_tdp_fault(XmmuVcpu *vcpu, XmmuFault *fault)
 {
     XmmuVm *vm = vcpu->vm;
-    XmmuPageRole role = vcpu->root.role;
+    XmmuPageRole role = vcpu->mmu->root.role;
     XmmuPfResult result;
 
-    if (!vcpu->root.table) {
-        vcpu->root.table = xmmu_tdp_root(vm, xmmu_role_as(role), role);
+    if (!vcpu->mmu->root.table) {
+        vcpu->mmu->root.table = xmmu_tdp_root(vm, xmmu_role_as(role), role);
     }
-    if (!vcpu->root.table) {
+    if (!vcpu->mmu->root.table) {
         return xmmu_count_fault(vcpu, XMMU_PF_NOMEM);
     }
-    if (beyond_tree(vcpu->root.table, fault->tdp_gpa)) {
+    if (beyond_tree(vcpu->mmu->root.table, fault->tdp_gpa)) {
         fault->gpa = fault->tdp_gpa;
         fault->prot = XMMU_PROT_RWX;
         fault->mmio = true;
         return xmmu_count_fault(vcpu, XMMU_PF_EMULATE);
     }
     xmmu_read_lock(vm);
-    result = fault_locked(vcpu, vcpu->root.table, fault);
+    result = fault_locked(vcpu, vcpu->mmu->root.table, fault);
     xmmu_read_unlock(vm);
     return xmmu_count_fault(vcpu, result);
 }

@@ -37,6 +37,19 @@ typedef struct XmmuCachedRoot {
     XmmuTable *table;           /* NULL: not loaded */
 } XmmuCachedRoot;
 
+/*
+ * One way to translate: registers, what follows from them, and the tables made
+ * from them.  Owned by the vCPU's thread.
+ */
+struct XmmuMmu {
+    XmmuVcpu *vcpu;
+    XmmuRegs regs;
+    XmmuVcpuRole role;
+    XmmuMasks masks;
+    XmmuCachedRoot root;        /* current; others may read .table under mmu_lock */
+    XmmuCachedRoot prev[XMMU_PREV_ROOTS_MAX];
+};
+
 struct XmmuVm {
     XmmuConfig config;          /* const after creation */
     const XmmuServices *services;
@@ -70,11 +83,12 @@ struct XmmuVcpu {
     XmmuCpuCaps caps;
 
     /* Owned by the vCPU's thread. */
-    XmmuRegs regs;
-    XmmuVcpuRole role;
-    XmmuMasks masks;
-    XmmuCachedRoot root;        /* current; others may read .table under mmu_lock */
-    XmmuCachedRoot prev[XMMU_PREV_ROOTS_MAX];
+    XmmuMmu root_mmu;           /* the guest itself (L1) */
+    XmmuMmu guest_mmu;          /* what L2's physical addresses go through: L1's
+                                   NPT or EPT, shadowed */
+    XmmuMmu nested_mmu;         /* how L2's own tables are walked; has no root */
+    XmmuMmu *mmu;               /* whose root the hardware walks */
+    XmmuMmu *walk_mmu;          /* whose rules linear addresses are walked by */
 
     XmmuNestedTlb nested_tlb;   /* the hardware model's, as is the next */
     XmmuWalkCache walk_cache;
@@ -84,6 +98,12 @@ struct XmmuVcpu {
     bool nudged;                /* write lock; asked to flush and not done yet */
     XmmuStats stats;            /* written by the vCPU's thread only */
 };
+
+/* The address space that @vcpu's physical addresses are in. */
+static inline unsigned xmmu_vcpu_as(const XmmuVcpu *vcpu)
+{
+    return vcpu->mmu->regs.smm ? XMMU_AS_SMM : XMMU_AS_NORMAL;
+}
 
 /* mmu_lock.  Releasing it for writing pays the flush that is owed. */
 void xmmu_write_lock(XmmuVm *vm, XmmuReason reason);
