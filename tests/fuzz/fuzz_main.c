@@ -27,6 +27,8 @@ static const struct {
 static gint64 accesses = 1000000;
 static gint64 seed = 1;
 static gint ops = 4000;
+static gchar *target = (gchar *)"single";
+static gchar *record;
 static gchar *world, *without, *paging, *modes;
 static gboolean trace, quiet;
 
@@ -35,6 +37,8 @@ static const GOptionEntry options[] = {
     { "seed", 's', 0, G_OPTION_ARG_INT64, &seed, "First seed", "S" },
     { "ops", 0, 0, G_OPTION_ARG_INT, &ops, "Operations in a world", "N" },
     { "world", 'w', 0, G_OPTION_ARG_STRING, &world, "Run only this world", "SEED" },
+    { "target", 0, 0, G_OPTION_ARG_STRING, &target, "single or smp", "NAME" },
+    { "record", 0, 0, G_OPTION_ARG_STRING, &record, "Write the world as an input", "FILE" },
     { "paging", 'p', 0, G_OPTION_ARG_STRING, &paging, "Of shadow, npt, ept", "LIST" },
     { "modes", 'm', 0, G_OPTION_ARG_STRING, &modes, "Guest levels: of 0,2,3,4,5", "LIST" },
     { "without", 0, 0, G_OPTION_ARG_STRING, &without, "Leave out features", "LIST" },
@@ -79,6 +83,14 @@ static unsigned mode_bit(const char *word)
     return 1 << (word[0] - '0');
 }
 
+static FuzzTarget target_named(const char *word)
+{
+    if (strcmp(word, "single") && strcmp(word, "smp")) {
+        bad_word("target", word);
+    }
+    return strcmp(word, "smp") ? FUZZ_SINGLE : FUZZ_SMP;
+}
+
 static unsigned word_set(const char *list, unsigned (*bit)(const char *word))
 {
     char **words = g_strsplit(list, ",", -1);
@@ -121,7 +133,21 @@ static void run_world(uint64_t id, const FuzzLimits *limits, FuzzCount *count)
 {
     Source source = { .state = id ^ 0x786d6d75 };
 
+    if (record) {
+        /* An input has 16 bits for what fills the tables. */
+        id &= 0xffff;
+        source.record = fopen(record, "wb");
+        if (!source.record) {
+            perror(record);
+            exit(2);
+        }
+        fwrite(&id, 2, 1, source.record);
+    }
     fuzz_run(&source, id, ops, limits, count);
+    if (source.record && fclose(source.record)) {
+        perror(record);
+        exit(2);
+    }
 }
 
 static void summary(const FuzzCount *c, uint64_t worlds)
@@ -147,6 +173,7 @@ int main(int argc, char **argv)
 
     parse(argc, argv);
     limits.trace = trace;
+    limits.target = target_named(target);
     if (without) {
         limits.features &= ~word_set(without, feature_bit);
     }

@@ -3,8 +3,9 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Shared by the libFuzzer entry (fuzz_mmu.c) and the stand-alone driver
- * (fuzz_main.c).
+ * Shared by the entries for fuzzing engines (target_*.c) and the stand-alone driver
+ * (fuzz_main.c).  A run is in run.c, what it is made of in the files that fuzz.h
+ * lists.
  */
 #ifndef XMMU_FUZZ_MMU_H
 #define XMMU_FUZZ_MMU_H
@@ -20,7 +21,6 @@
     X(HOLES,  "holes",  "let holes answer with entries") \
     X(WRITES, "writes", "write through the vCPU's own mappings") \
     X(LAX,    "lax",    "leave out flushes after table writes") \
-    X(PEERS,  "peers",  "run several vCPUs") \
     X(RACES,  "races",  "let others run between a translation and its store") \
     X(LIMIT,  "limit",  "limit the number of tables") \
     X(LARGE,  "large",  "use large pages in our tables") \
@@ -46,7 +46,15 @@ enum {
 /* Guest paging modes, as a set of 1 << levels (0 = no paging). */
 #define FUZZ_ALL_MODES  ((1 << 0) | (1 << 2) | (1 << 3) | (1 << 4) | (1 << 5))
 
+/* What a run has: one vCPU; or two whose operations interleave, and mostly a third
+ * that writes physical memory. */
+typedef enum FuzzTarget {
+    FUZZ_SINGLE,
+    FUZZ_SMP,
+} FuzzTarget;
+
 typedef struct FuzzLimits {
+    FuzzTarget target;
     unsigned features;          /* FUZZ_* */
     unsigned paging;            /* FUZZ_SHADOW | FUZZ_NPT | FUZZ_EPT */
     unsigned modes;
@@ -64,5 +72,8 @@ typedef struct FuzzCount {
  */
 void fuzz_run(Source *source, uint64_t seed, unsigned ops,
               const FuzzLimits *limits, FuzzCount *count);
+
+/* A fuzzing engine's input, as a run; returns 0. */
+int fuzz_input(const uint8_t *data, size_t size, FuzzTarget target);
 
 #endif

@@ -67,6 +67,9 @@ uint64_t source_bits(Source *s, unsigned bits)
         }
     } else {
         v = next_random(&s->state);
+        for (unsigned i = 0; i < bits && s->record; i += 8) {
+            putc(v >> i & 0xff, s->record);
+        }
     }
     return bits == 64 ? v : v & (((uint64_t)1 << bits) - 1);
 }

@@ -14,6 +14,8 @@
 #ifndef XMMU_FUZZ_WORLD_H
 #define XMMU_FUZZ_WORLD_H
 
+#include <stdio.h>
+
 #include "../../accel/xmmu/mmu/mmu.h"
 #include "ref_mmu.h"
 
@@ -21,6 +23,7 @@
 typedef struct Source {
     const uint8_t *data, *end;  /* when data != NULL */
     uint64_t state;
+    FILE *record;               /* of a generator: the bytes that would say the same */
 } Source;
 
 bool source_dry(const Source *s);

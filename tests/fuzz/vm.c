@@ -1,0 +1,65 @@
+/*
+ * xmmu fuzz: changes of the VM
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Owns the changes of the memory map and what happens rarely: everything zapped, a
+ * vCPU reset, a vCPU created again.
+ */
+#include "fuzz.h"
+
+void fz_set_memory(Fuzz *f, unsigned as_id)
+{
+    xmmu_vm_set_memory(f->vm, as_id, f->world.regions[as_id],
+                       f->world.region_count[as_id]);
+}
+
+void fz_op_slots(Fuzz *f)
+{
+    unsigned as_id = source_below(f->s, XMMU_AS_COUNT);
+    unsigned layout = f->world.layout[as_id] ^ (1 << source_below(f->s, 4));
+
+    fz_finish_pending(f);
+    fz_trace(f, "layout of address space %u: %#x", as_id, layout);
+    world_set_layout(&f->world, as_id, layout);
+    fz_set_memory(f, as_id);
+    /* The engine's own reaction to a change of topology: what the bus answered is
+     * forgotten.  The rest is the core's to flush. */
+    for (unsigned i = 0; i < f->all_cpus; i++) {
+        fz_tlb_drop_holes(&f->cpus[i]);
+    }
+}
+
+void fz_op_rare(Fuzz *f, Cpu *cpu)
+{
+    switch (source_below(f->s, 8)) {
+    case 0:
+        fz_trace(f, "zap all");
+        xmmu_vm_zap_all(f->vm);
+        f->world.now++;
+        for (unsigned i = 0; i < f->cpu_count; i++) {
+            f->cpus[i].flushed = f->world.now;
+        }
+        break;
+    case 1:
+        fz_trace(f, "vCPU %u reset", cpu->index);
+        xmmu_vcpu_reset(cpu->vcpu);
+        fz_take_regs(f, cpu, &cpu->regs);
+        cpu->flushed = ++f->world.now;
+        break;
+    case 2:
+        fz_trace(f, "vCPU %u re-created", cpu->index);
+        xmmu_vcpu_free(cpu->vcpu);
+        cpu->vcpu = xmmu_vcpu_new(f->vm, cpu->index, &f->caps);
+        fz_take_regs(f, cpu, &cpu->regs);
+        cpu->flushed = ++f->world.now;
+        break;
+    case 3:
+    case 4:
+        fz_op_look(f, cpu);
+        break;
+    default:
+        fz_op_debug(f, cpu);
+        break;
+    }
+}
