@@ -20,7 +20,7 @@ typedef struct Multiboot {
 
 extern const Multiboot *multiboot_info;
 extern char exc_stubs[];
-extern u64 gdt[], gdt_end[];
+extern u64 gdt_end[];
 extern u8 tss0[MAX_CPUS][128];
 extern char boot_stack_top[];
 extern const char user_read[], user_write[], user_exec[];
@@ -329,25 +329,7 @@ void exc_handler(Frame *frame)
     frame->flags &= ~BIT(18);
 }
 
-/*
- * Run an instruction that may raise an exception.  The exception handler jumps
- * to label 9; the stack pointer is put back because a call may have moved it.
- */
-#ifdef __x86_64__
-#define TRY(cpu, code, ...)                                             \
-    asm volatile("movq $9f, %[fix]; mov %%rsp, %%rbx; " code            \
-                 "; 9: mov %%rbx, %%rsp; movq $0, %[fix]"               \
-                 : [fix] "+m"((cpu)->fixup) __VA_ARGS__)
-#define BX "rbx"
-#else
-#define TRY(cpu, code, ...)                                             \
-    asm volatile("movl $9f, %[fix]; mov %%esp, %%ebx; " code            \
-                 "; 9: mov %%ebx, %%esp; movl $0, %[fix]"               \
-                 : [fix] "+m"((cpu)->fixup) __VA_ARGS__)
-#define BX "ebx"
-#endif
-
-static Cpu *arm(void)
+Cpu *try_arm(void)
 {
     Cpu *cpu = &cpus[this_cpu()];
 
@@ -357,20 +339,20 @@ static Cpu *arm(void)
 
 Exc probe(Kind kind, ulong address, u32 *value)
 {
-    Cpu *cpu = arm();
+    Cpu *cpu = try_arm();
     u32 v = *value;
 
     switch (kind) {
     case READ:
         TRY(cpu, "movl (%[a]), %[v]", , [v] "+r"(v) : [a] "r"(address)
-            : BX, "memory");
+            : TRY_CLOBBER, "memory");
         break;
     case WRITE:
         TRY(cpu, "movl %[v], (%[a])", , [v] "+r"(v) : [a] "r"(address)
-            : BX, "memory");
+            : TRY_CLOBBER, "memory");
         break;
     case EXEC:
-        TRY(cpu, "call *%[a]", : [a] "r"(address) : BX, "memory");
+        TRY(cpu, "call *%[a]", : [a] "r"(address) : TRY_CLOBBER, "memory");
         break;
     }
     *value = v;
@@ -414,7 +396,7 @@ Exc probe_user(Kind kind, ulong address, u32 *value)
 {
     const char *code = kind == READ ? user_read : kind == WRITE ? user_write
                                                                 : user_exec;
-    Cpu *cpu = arm();
+    Cpu *cpu = try_arm();
     ulong v = *value;
 
     user_run((ulong)code - (ulong)user_text + user_text_at,
@@ -425,17 +407,17 @@ Exc probe_user(Kind kind, ulong address, u32 *value)
 
 Exc try_write_cr(int cr, ulong value)
 {
-    Cpu *cpu = arm();
+    Cpu *cpu = try_arm();
 
     switch (cr) {
     case 0:
-        TRY(cpu, "mov %[v], %%cr0", : [v] "r"(value) : BX, "memory");
+        TRY(cpu, "mov %[v], %%cr0", : [v] "r"(value) : TRY_CLOBBER, "memory");
         break;
     case 3:
-        TRY(cpu, "mov %[v], %%cr3", : [v] "r"(value) : BX, "memory");
+        TRY(cpu, "mov %[v], %%cr3", : [v] "r"(value) : TRY_CLOBBER, "memory");
         break;
     case 4:
-        TRY(cpu, "mov %[v], %%cr4", : [v] "r"(value) : BX, "memory");
+        TRY(cpu, "mov %[v], %%cr4", : [v] "r"(value) : TRY_CLOBBER, "memory");
         break;
     }
     return cpu->exc;
@@ -443,10 +425,10 @@ Exc try_write_cr(int cr, ulong value)
 
 Exc try_wrmsr(u32 index, u64 value)
 {
-    Cpu *cpu = arm();
+    Cpu *cpu = try_arm();
 
     TRY(cpu, "wrmsr", : "c"(index), "a"((u32)value), "d"((u32)(value >> 32))
-        : BX, "memory");
+        : TRY_CLOBBER, "memory");
     return cpu->exc;
 }
 

@@ -208,6 +208,31 @@ typedef struct Cpu {
     Exc exc;
 } Cpu;
 
+/* Ready for one TRY() on this CPU. */
+Cpu *try_arm(void);
+
+/*
+ * Run an instruction that may raise an exception; @cpu is try_arm()'s, and its
+ * .exc says what came.  The exception handler jumps to label 9; the stack pointer
+ * is put back because a call may have moved it.  The clobbers that follow must
+ * name TRY_CLOBBER.
+ */
+#ifdef __x86_64__
+#define TRY(cpu, code, ...)                                             \
+    asm volatile("movq $9f, %[fix]; mov %%rsp, %%rbx; " code            \
+                 "; 9: mov %%rbx, %%rsp; movq $0, %[fix]"               \
+                 : [fix] "+m"((cpu)->fixup) __VA_ARGS__)
+#define TRY_CLOBBER "rbx"
+#else
+#define TRY(cpu, code, ...)                                             \
+    asm volatile("movl $9f, %[fix]; mov %%esp, %%ebx; " code            \
+                 "; 9: mov %%ebx, %%esp; movl $0, %[fix]"               \
+                 : [fix] "+m"((cpu)->fixup) __VA_ARGS__)
+#define TRY_CLOBBER "ebx"
+#endif
+
+extern u64 gdt[];
+
 int this_cpu(void);
 /* GDT, IDT and TSS of CPU @index; its stack for exceptions from user mode. */
 void cpu_tables(int index, ulong stack_top);

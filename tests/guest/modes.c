@@ -30,7 +30,7 @@ _Static_assert(sizeof(Step) == 40, "modes-asm.S knows the layout of Step");
 
 void run_steps(Step *steps, ulong cr3, u32 *clear);
 void real_mode(void);
-extern u64 *idt32_gates, gdt[];
+extern u64 *idt32_gates;
 extern u64 exc32_handlers[2];
 extern u32 real_results[4];
 extern u8 real_legal_only;

@@ -25,6 +25,10 @@ static inline void xmmu_cr3_changing(CPUX86State *env, target_ulong cr3) { }
 static inline void xmmu_cr4_changing(CPUX86State *env, uint32_t cr4) { }
 static inline void xmmu_efer_changing(CPUX86State *env, uint64_t efer) { }
 static inline void xmmu_loaded(CPUX86State *env) { }
+static inline bool xmmu_checks_canonical(void) { return false; }
+static inline void xmmu_check_descriptor(CPUX86State *env, int selector,
+                                         uint32_t e1, uint32_t e2, uint32_t e3,
+                                         uintptr_t ra) { }
 
 #else
 
@@ -37,6 +41,10 @@ void xmmu_note_loadvm(CPUX86State *env);
 void xmmu_do_invlpg(CPUX86State *env, vaddr addr);
 void xmmu_do_write_cr(CPUX86State *env, int reg, uint64_t value, uintptr_t ra);
 void xmmu_do_check_efer(CPUX86State *env, uint64_t efer, uintptr_t ra);
+void xmmu_do_check_descriptor(CPUX86State *env, int selector, uint32_t e1,
+                              uint32_t e2, uint32_t e3, uintptr_t ra);
+void xmmu_do_check_wrmsr(CPUX86State *env, uint32_t msr, uint64_t value,
+                         uintptr_t ra);
 
 /* The register still has its old value. */
 static inline void xmmu_cr0_changing(CPUX86State *env, uint32_t cr0)
@@ -110,6 +118,31 @@ static inline void xmmu_check_wrmsr_efer(CPUX86State *env, uint64_t efer,
 {
     if (xmmu_enabled()) {
         xmmu_do_check_efer(env, efer, ra);
+    }
+}
+
+/* Translated code shall call helper_xmmu_check_canonical(). */
+static inline bool xmmu_checks_canonical(void)
+{
+    return xmmu_enabled();
+}
+
+/* LLDT and LTR in long mode: raises #GP for a base that is not canonical. */
+static inline void xmmu_check_descriptor(CPUX86State *env, int selector,
+                                         uint32_t e1, uint32_t e2, uint32_t e3,
+                                         uintptr_t ra)
+{
+    if (xmmu_enabled()) {
+        xmmu_do_check_descriptor(env, selector, e1, e2, e3, ra);
+    }
+}
+
+/* WRMSR of any register: raises #GP for an address that is not canonical. */
+static inline void xmmu_check_wrmsr(CPUX86State *env, uint32_t msr,
+                                    uint64_t value, uintptr_t ra)
+{
+    if (xmmu_enabled()) {
+        xmmu_do_check_wrmsr(env, msr, value, ra);
     }
 }
 

@@ -64,6 +64,11 @@ static inline void xmmu_take_over(CPUState *cs)
     }
 }
 
+/* ---- canonical.c ---------------------------------------------------------- */
+
+/* Canonical for a CPU of this width, whatever the paging mode. */
+bool xmmu_is_canonical(CPUX86State *env, uint64_t address);
+
 /* ---- cr.c ----------------------------------------------------------------- */
 
 /* Reads the four PDPTEs that @cr3 names. */
