@@ -32,7 +32,8 @@ help:
 ## make check       all tests; STAGE="unit boots" runs only these stages (see tests/stages)
 ## make unit        the core's unit tests alone: seconds, no QEMU
 ## make fuzz        the core's fuzzers; FUZZ_TIME=SECONDS for each [60]
-## make bench       compare with -accel tcg: a table, JSON and a picture
+## make bench       compare with -accel tcg, and time the core's mechanisms: tables, JSON,
+##                  pictures
 ## make install     install in the prefix given to ./configure (DESTDIR is honoured)
 ## make clean       remove what was built, keep what was fetched
 ## make distclean   remove build/
@@ -104,6 +105,8 @@ bench:
 	@scripts/need install build boot bench
 	@$(MAKE) --no-print-directory qemu
 	@tests/bench/bench $(BENCH_OPTIONS)
+	@$(MAKE) --no-print-directory core-bench
+	@tests/bench/core
 
 clean:
 	rm -rf build/qemu build/core build/core-* build/logs build/boot-work build/bench build/stamps/qemu

@@ -11,6 +11,7 @@
  */
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 
 #include "fixture.h"
 
@@ -19,7 +20,7 @@ struct Reader {
     _Atomic uint64_t epoch;     /* 0: not in a section */
     unsigned depth;
     Reader *next;
-};
+} __attribute__((aligned(64)));         /* readers do not disturb each other */
 
 typedef struct Waiting Waiting;
 struct Waiting {
@@ -41,7 +42,8 @@ static Reader *this_reader(void)
     static _Thread_local Reader *mine;
 
     if (!mine) {
-        mine = g_new0(Reader, 1);
+        mine = aligned_alloc(64, sizeof(*mine));
+        *mine = (Reader) { 0 };
         pthread_mutex_lock(&lock);
         mine->next = readers;
         readers = mine;
