@@ -370,7 +370,7 @@ static void translate_shadow(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned 
     for (unsigned exits = 0; exits < MAX_EXITS; exits++) {
         XmmuTable *root = __atomic_load_n(&vcpu->mmu->root.table, __ATOMIC_ACQUIRE);
 
-        if (root && shadow_hit(vcpu, access, result)) {
+        if (root && !xmmu_table_stale(root) && shadow_hit(vcpu, access, result)) {
             return;
         }
         switch (xmmu_shadow_fault(vcpu, &fault)) {

@@ -28,6 +28,7 @@ void xmmu_write_lock(XmmuVm *vm, XmmuReason reason)
     __atomic_store_n(&vm->write_locked, true, __ATOMIC_RELAXED);
     vm->reason = reason;
     vm->flush_owed = false;
+    vm->held_zaps = 0;
 }
 
 void xmmu_write_unlock(XmmuVm *vm)

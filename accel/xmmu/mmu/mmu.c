@@ -36,8 +36,8 @@ XmmuVm *xmmu_vm_new(const XmmuConfig *config, const XmmuServices *services,
     g_rw_lock_init(&vm->mmu_lock);
     vm->arena = xmmu_arena_new();
     vm->vcpus = g_ptr_array_new();
-    vm->scratch = g_ptr_array_new();
     g_queue_init(&vm->shadow_tables);
+    g_queue_init(&vm->obsolete);
     xmmu_slots_init(vm);
     return vm;
 }
@@ -66,7 +66,6 @@ static void vm_reclaim(XmmuRcuHead *head)
     xmmu_slots_cleanup(vm);
     xmmu_arena_free(vm->arena);
     g_ptr_array_free(vm->vcpus, true);
-    g_ptr_array_free(vm->scratch, true);
     g_rw_lock_clear(&vm->mmu_lock);
     g_free(vm);
     g_free(last);
@@ -79,9 +78,10 @@ void xmmu_vm_free(XmmuVm *vm)
     g_assert(vm->vcpus->len == 0);
     last->vm = vm;
     xmmu_write_lock(vm, XMMU_REASON_HOST);
-    xmmu_shadow_zap_all(vm);
+    xmmu_shadow_new_generation(vm);
     free_tdp_roots(vm);
     xmmu_write_unlock(vm);
+    xmmu_shadow_finish(vm);
     vm->services->rcu_call(&last->rcu, vm_reclaim);
 }
 
@@ -94,9 +94,11 @@ void xmmu_vm_zap_all(XmmuVm *vm)
 {
     xmmu_write_lock(vm, XMMU_REASON_HOST);
     xmmu_tdp_zap_all(vm);
-    xmmu_shadow_zap_all(vm);
+    /* The vCPUs need new roots from now on; the old tables go bit by bit. */
+    xmmu_shadow_new_generation(vm);
     xmmu_flush_owe(vm);
     xmmu_write_unlock(vm);
+    xmmu_shadow_finish(vm);
 }
 
 /* ---- vCPU ------------------------------------------------------------- */
@@ -183,7 +185,7 @@ void xmmu_vcpu_invlpg(XmmuVcpu *vcpu, gva_t gva)
         return;
     }
     xmmu_write_lock(vcpu->vm, XMMU_REASON_GUEST);
-    if (!root->unlinked) {
+    if (!xmmu_table_stale(root)) {
         xmmu_sync_gva(vcpu, root, gva);
     }
     xmmu_write_unlock(vcpu->vm);

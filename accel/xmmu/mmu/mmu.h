@@ -260,7 +260,8 @@ XmmuPfResult xmmu_tdp_fault(XmmuVcpu *vcpu, XmmuFault *fault);
     X(table_bytes,     "bytes in tables and their bookkeeping") \
     X(pages_4k,        "leaf entries of 4 KiB") \
     X(pages_2m,        "leaf entries of 2 MiB") \
-    X(pages_1g,        "leaf entries of 1 GiB")
+    X(pages_1g,        "leaf entries of 1 GiB") \
+    X(zap_hold_max,    "most entries of shadow tables removed in one hold of mmu_lock")
 
 typedef struct XmmuStats {
 #define XMMU_FIELD(name, text) uint64_t name;

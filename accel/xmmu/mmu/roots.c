@@ -67,7 +67,7 @@ static bool take_cached(XmmuMmu *mmu, const XmmuCachedRoot *key,
             continue;
         }
         *hole = i;
-        if (prev->table->unlinked) {
+        if (xmmu_table_stale(prev->table)) {
             put_root(prev);
             return false;
         }
@@ -86,7 +86,7 @@ static void remember_current(XmmuMmu *mmu, unsigned hole)
     if (!mmu->root.table) {
         return;
     }
-    if (!count || mmu->root.table->unlinked) {
+    if (!count || xmmu_table_stale(mmu->root.table)) {
         put_root(&mmu->root);
         return;
     }
@@ -138,7 +138,7 @@ static XmmuTable *new_root(XmmuMmu *mmu)
     XmmuVcpu *vcpu = mmu->vcpu;
     XmmuPageRole role = mmu->root.role;
     gfn_t gfn = mmu->root.pgd >> XMMU_PAGE_SHIFT;
-    XmmuTable *table = role.pae_root ? xmmu_table_new(vcpu->vm, gfn, role)
+    XmmuTable *table = role.pae_root ? xmmu_shadow_new_pae_root(vcpu->vm, gfn, role)
                                      : xmmu_shadow_get(vcpu, gfn, role);
 
     if (table) {
@@ -153,7 +153,7 @@ XmmuTable *xmmu_roots_load(XmmuMmu *mmu)
     XmmuTable *table = mmu->root.table;
 
     xmmu_assert_write_locked(mmu->vcpu->vm);
-    if (table && table->unlinked) {
+    if (table && xmmu_table_stale(table)) {
         xmmu_shadow_put_root(table);
         table = NULL;
     }
@@ -169,7 +169,8 @@ void xmmu_roots_set_pdptes(XmmuMmu *mmu)
     XmmuVm *vm = mmu->vcpu->vm;
     XmmuTable *table = mmu->root.table;
 
-    if (!table || !table->guest_copy || !table->role.pae_root || table->unlinked) {
+    if (!table || !table->guest_copy || !table->role.pae_root ||
+        xmmu_table_stale(table)) {
         return;
     }
     xmmu_write_lock(vm, XMMU_REASON_GUEST);
@@ -193,7 +194,7 @@ void xmmu_roots_sync(XmmuMmu *mmu, bool flushed)
         return;
     }
     xmmu_write_lock(vcpu->vm, XMMU_REASON_GUEST);
-    if (!table->unlinked) {
+    if (!xmmu_table_stale(table)) {
         xmmu_sync_root(vcpu, table, flushed);
     }
     xmmu_write_unlock(vcpu->vm);

@@ -26,12 +26,19 @@ static uint64_t frame_of(const XmmuTable *table)
     return table->role.direct ? table->gfn : table->hfn;
 }
 
+static XmmuTable **bucket(XmmuVm *vm, XmmuPageRole role, uint64_t frame)
+{
+    return xmmu_shadow_bucket(role.direct ? vm->direct_hash : vm->indirect_hash,
+                              frame);
+}
+
+/* By its whole key; tables of older generations are not found. */
 static XmmuTable *find(XmmuVm *vm, uint64_t frame, gfn_t gfn, XmmuPageRole role)
 {
-    XmmuTable *table = *xmmu_shadow_bucket(vm, frame);
+    XmmuTable *table = *bucket(vm, role, frame);
 
     while (table && (table->gfn != gfn || table->role.word != role.word ||
-                     frame_of(table) != frame)) {
+                     frame_of(table) != frame || xmmu_table_stale(table))) {
         table = table->hash_next;
     }
     return table;
@@ -53,7 +60,7 @@ static void copy_guest_entries(XmmuTable *table)
  * writable in a TLB, so the table is born unsync. */
 static void begin_tracking(XmmuTable *table)
 {
-    xmmu_track_add(table);
+    xmmu_track_add(xmmu_indirect(table));
     xmmu_write_protect(table->vm, table->hfn);
     table->protected_at = xmmu_flush_tick(table->vm);
     table->unsync = true;
@@ -62,22 +69,39 @@ static void begin_tracking(XmmuTable *table)
 
 static void hash_insert(XmmuTable *table)
 {
-    XmmuTable **bucket = xmmu_shadow_bucket(table->vm, frame_of(table));
+    XmmuTable **first = bucket(table->vm, table->role, frame_of(table));
 
-    table->hash_next = *bucket;
-    *bucket = table;
-    g_queue_push_head_link(&table->vm->shadow_tables, &table->link);
+    table->hash_next = *first;
+    *first = table;
 }
 
 static void hash_remove(XmmuTable *table)
 {
-    XmmuTable **p = xmmu_shadow_bucket(table->vm, frame_of(table));
+    XmmuTable **p = bucket(table->vm, table->role, frame_of(table));
 
     while (*p != table) {
         p = &(*p)->hash_next;
     }
     *p = table->hash_next;
-    g_queue_unlink(&table->vm->shadow_tables, &table->link);
+}
+
+/* A table comes into use. */
+static void enlist(XmmuTable *table)
+{
+    table->generation = table->vm->generation;
+    g_queue_push_head_link(&table->vm->shadow_tables, &table->link);
+}
+
+XmmuTable *xmmu_shadow_new_pae_root(XmmuVm *vm, gfn_t gfn, XmmuPageRole role)
+{
+    XmmuTable *table = xmmu_table_new(vm, gfn, role);
+
+    xmmu_assert_write_locked(vm);
+    g_assert(role.pae_root);
+    if (table) {
+        enlist(table);
+    }
+    return table;
 }
 
 XmmuTable *xmmu_shadow_get(XmmuVcpu *vcpu, gfn_t gfn, XmmuPageRole role)
@@ -110,6 +134,7 @@ XmmuTable *xmmu_shadow_get(XmmuVcpu *vcpu, gfn_t gfn, XmmuPageRole role)
         begin_tracking(table);
     }
     hash_insert(table);
+    enlist(table);
     return table;
 }
 
@@ -131,52 +156,96 @@ static bool worth_keeping(const XmmuTable *table)
     return table->present && !table->unsync;
 }
 
+/* Nobody finds @table any more. */
+static void make_obsolete(XmmuTable *table)
+{
+    XmmuVm *vm = table->vm;
+    bool older = table->generation != vm->generation;
+
+    g_assert(!table->unlinked);
+    if (!table->role.pae_root) {
+        hash_remove(table);
+        if (!table->role.direct) {
+            xmmu_track_remove(xmmu_indirect(table));
+        }
+    }
+    g_queue_unlink(older ? &vm->obsolete : &vm->shadow_tables, &table->link);
+    __atomic_store_n(&table->unlinked, true, __ATOMIC_RELEASE);
+    g_queue_push_head_link(&vm->obsolete, &table->link);
+}
+
 void xmmu_shadow_unlinked(XmmuTable *child, XmmuSpte *sptep)
 {
+    unsigned nothing = 0;
+
+    xmmu_count_held_zap(child->vm);
     xmmu_ptr_list_remove(&child->parents, sptep);
     xmmu_unsync_unlink(xmmu_table_of(sptep), xmmu_spte_index(sptep));
     if (xmmu_ptr_list_empty(&child->parents) && !child->root_refs &&
-        !child->unlinked && !worth_keeping(child)) {
-        xmmu_shadow_zap(child);
+        !xmmu_table_stale(child) && !worth_keeping(child)) {
+        xmmu_shadow_retire(child, &nothing);
     }
 }
 
-static void clear_entries(XmmuTable *table)
+static void clear(XmmuTable *table, unsigned index, unsigned *budget)
 {
-    for (unsigned i = 0; i < XMMU_ENTRIES; i++) {
-        if (xmmu_spte_read(&table->spt[i]).raw) {
-            xmmu_spte_set(table, i, (XmmuSpte) { 0 });
-        }
-    }
+    xmmu_spte_set(table, index, (XmmuSpte) { 0 });
+    --*budget;
 }
 
-static void clear_parents(XmmuTable *table)
+bool xmmu_shadow_retire(XmmuTable *table, unsigned *budget)
 {
+    xmmu_assert_write_locked(table->vm);
     while (!xmmu_ptr_list_empty(&table->parents)) {
         XmmuSpte *sptep = xmmu_ptr_list_get(&table->parents, 0);
 
-        xmmu_spte_set(xmmu_table_of(sptep), xmmu_spte_index(sptep),
-                      (XmmuSpte) { 0 });
+        if (!*budget) {
+            return false;
+        }
+        clear(xmmu_table_of(sptep), xmmu_spte_index(sptep), budget);
     }
+    /* Losing the last parent may have made it so. */
+    if (!table->unlinked) {
+        make_obsolete(table);
+    }
+    return true;
 }
 
-void xmmu_shadow_zap(XmmuTable *table)
+/* Entries that are not present (cached MMIO) owe nothing to anybody. */
+static bool clear_entries(XmmuTable *table, unsigned *budget)
 {
-    xmmu_assert_write_locked(table->vm);
-    g_assert(!table->unlinked);
-    __atomic_store_n(&table->unlinked, true, __ATOMIC_RELEASE);
-    if (!table->role.pae_root) {
-        hash_remove(table);
+    const XmmuHostFormat *format = table->vm->format;
+
+    for (unsigned i = 0; i < XMMU_ENTRIES && table->present; i++) {
+        if (xmmu_spte_present(format, xmmu_spte_read(&table->spt[i]))) {
+            if (!*budget) {
+                return false;
+            }
+            clear(table, i, budget);
+        }
     }
-    if (!table->role.direct && !table->role.pae_root) {
-        xmmu_track_remove(table);
+    return true;
+}
+
+bool xmmu_shadow_dismantle(XmmuTable *table, unsigned *budget)
+{
+    if (!xmmu_shadow_retire(table, budget) || !clear_entries(table, budget)) {
+        return false;
     }
-    clear_parents(table);
-    clear_entries(table);
+    g_queue_unlink(&table->vm->obsolete, &table->link);
+    table->dead = true;
     __atomic_store_n(&table->unsync, false, __ATOMIC_RELEASE);
     if (!table->root_refs) {
         xmmu_table_free(table);
     }
+    return true;
+}
+
+void xmmu_shadow_zap(XmmuTable *table)
+{
+    unsigned all = UINT_MAX;
+
+    xmmu_shadow_dismantle(table, &all);
 }
 
 void xmmu_shadow_put_root(XmmuTable *table)
@@ -186,7 +255,7 @@ void xmmu_shadow_put_root(XmmuTable *table)
     if (--table->root_refs) {
         return;
     }
-    if (table->unlinked) {
+    if (table->dead) {
         xmmu_table_free(table);
     } else if (table->role.pae_root) {
         xmmu_shadow_zap(table);

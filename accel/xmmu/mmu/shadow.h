@@ -20,9 +20,20 @@
  */
 XmmuTable *xmmu_shadow_get(XmmuVcpu *vcpu, gfn_t gfn, XmmuPageRole role);
 
+/* A root of four PDPTEs, for one cached root of one vCPU.  NULL: out of memory. */
+XmmuTable *xmmu_shadow_new_pae_root(XmmuVm *vm, gfn_t gfn, XmmuPageRole role);
+
 /* Take @table out of use: its entries go, nobody finds it any more.  Freed when
  * no root holds it. */
 void xmmu_shadow_zap(XmmuTable *table);
+
+/*
+ * The same in two steps, each of which handles at most *@budget entries, counts them
+ * down, and returns false when there is more to do.  First: nothing leads to @table
+ * any more, it is obsolete.  Then: its entries go.
+ */
+bool xmmu_shadow_retire(XmmuTable *table, unsigned *budget);
+bool xmmu_shadow_dismantle(XmmuTable *table, unsigned *budget);
 
 /* A root was dropped by a vCPU's root cache. */
 void xmmu_shadow_put_root(XmmuTable *table);
@@ -31,9 +42,28 @@ void xmmu_shadow_put_root(XmmuTable *table);
 void xmmu_shadow_linked(XmmuTable *child, XmmuSpte *sptep);
 void xmmu_shadow_unlinked(XmmuTable *child, XmmuSpte *sptep);
 
-/* Zap everything that maps or shadows [gfn, gfn + npages) of address space @as_id. */
-void xmmu_shadow_zap_gfns(XmmuVm *vm, unsigned as_id, gfn_t gfn, uint64_t npages);
-void xmmu_shadow_zap_all(XmmuVm *vm);
+/* ---- shadow_zap.c: taking them down -------------------------------------- */
+
+/* Entries that are handled in one hold of mmu_lock. */
+#define XMMU_ZAP_SLICE 512
+
+/* Every table of now becomes stale at once; mmu_lock for writing. */
+void xmmu_shadow_new_generation(XmmuVm *vm);
+/* Take down what is obsolete, @budget entries at most; mmu_lock for writing. */
+void xmmu_shadow_finish_some(XmmuVm *vm, unsigned budget);
+/* Take down all that is obsolete, in slices; takes mmu_lock itself. */
+void xmmu_shadow_finish(XmmuVm *vm);
+/* Zap everything that maps or shadows the host frames [hfn, hfn + npages), in slices;
+ * takes mmu_lock itself. */
+void xmmu_shadow_zap_frames(XmmuVm *vm, hfn_t hfn, uint64_t npages);
+
+/* An entry of a shadow table is removed: keeps the counter of the longest hold. */
+static inline void xmmu_count_held_zap(XmmuVm *vm)
+{
+    if (++vm->held_zaps > vm->stats.zap_hold_max) {
+        __atomic_store_n(&vm->stats.zap_hold_max, vm->held_zaps, __ATOMIC_RELAXED);
+    }
+}
 
 /* ---- track.c: who maps a frame, who shadows it -------------------------- */
 
@@ -43,12 +73,22 @@ void xmmu_rmap_remove(XmmuVm *vm, XmmuSpte *sptep, XmmuSpte spte, int level);
 /* Remove the write permission from every entry that maps @hfn. */
 void xmmu_write_protect(XmmuVm *vm, hfn_t hfn);
 
-/* Hash bucket of tables that belong to @frame: hfn if indirect, else gfn. */
-XmmuTable **xmmu_shadow_bucket(XmmuVm *vm, uint64_t frame);
+/* An entry that maps @hfn at @level, or NULL. */
+XmmuSpte *xmmu_rmap_first(XmmuVm *vm, hfn_t hfn, int level);
+
+/* Bucket in a hash of tables, by the frame they belong to. */
+static inline XmmuTable **xmmu_shadow_bucket(XmmuTable **hash, uint64_t frame)
+{
+    return &hash[(frame * 0x9e3779b97f4a7c15ull >> 32) % XMMU_HASH_SIZE];
+}
 
 /* An indirect table came into use or went: its guest table is (not) tracked. */
-void xmmu_track_add(XmmuTable *table);
-void xmmu_track_remove(XmmuTable *table);
+void xmmu_track_add(XmmuIndirect shadow);
+void xmmu_track_remove(XmmuIndirect shadow);
+
+/* The tables in use that shadow the guest table in @hfn, one after the other. */
+XmmuIndirect xmmu_track_first(XmmuVm *vm, hfn_t hfn);
+XmmuIndirect xmmu_track_next(XmmuIndirect shadow);
 
 /* Is there a shadowed guest table in the 2 MiB of host frames around @hfn?  Then
  * it must be mapped by 4 KiB leaves. */
@@ -68,7 +108,7 @@ bool xmmu_track_protected(XmmuVm *vm, hfn_t hfn);
 /* ---- sync.c: unsync tables --------------------------------------------- */
 
 /* The guest may have changed its table behind our back. */
-void xmmu_mark_unsync(XmmuTable *table);
+void xmmu_mark_unsync(XmmuIndirect shadow);
 
 /* Bring every unsync table below @root up to date.  @flushed: the calling vCPU
  * has nothing cached (it may be NULL: nothing is known). */

@@ -12,6 +12,10 @@
 #include "roots.h"
 #include "shadow.h"
 
+/* Entries of obsolete tables that one fault takes down, so that what the guest's own
+ * writes made obsolete does not pile up. */
+#define OBSOLETE_PER_FAULT 64
+
 typedef struct ShadowFault {
     XmmuVcpu *vcpu;
     XmmuMmu *mmu;               /* whose tables are built */
@@ -334,6 +338,7 @@ static XmmuPfResult fault_locked(ShadowFault *f)
     if (!write_without_wp(f)) {
         return untranslated(f);
     }
+    xmmu_shadow_finish_some(vm, OBSOLETE_PER_FAULT);
     reclaim(vm);
     f->level = leaf_level(f);
     return build(f);

@@ -1,72 +1,126 @@
 /*
- * xmmu: zapping of shadow tables
+ * xmmu: taking shadow tables down
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Owns what happens to shadow tables when guest memory changes or everything must
- * go.
+ * Owns how shadow tables go when guest memory changes or everything must go, without
+ * a stall: the vCPUs stop using them at once, but the entries are removed in slices,
+ * with mmu_lock released in between.
+ *
+ * Everything goes: the VM's generation moves on.  No lookup finds a table of an older
+ * generation and no vCPU walks a root of one (xmmu_table_stale()), so vCPUs build new
+ * tables while the old ones are taken down.
+ *
+ * Some frames go: their mappings and the tables that shadow guest tables in them are
+ * found by host frame.  The caller has published the new memory map before, so that
+ * nothing new comes up in frames that were passed, and flushes afterwards.
  */
 #include "flush.h"
 #include "shadow.h"
 
-static bool overlaps(gfn_t a, uint64_t na, gfn_t b, uint64_t nb)
+static void queue_append(GQueue *to, GQueue *from)
 {
-    return a < b + nb && b < a + na;
-}
-
-static void zap_leaves(XmmuTable *table, gfn_t gfn, uint64_t npages)
-{
-    const XmmuHostFormat *format = table->vm->format;
-    int level = table->role.level;
-
-    for (unsigned i = 0; i < XMMU_ENTRIES && table->present; i++) {
-        XmmuSpte spte = xmmu_spte_read(&table->spt[i]);
-
-        if (xmmu_spte_present(format, spte) &&
-            xmmu_spte_is_leaf(format, spte, level) &&
-            overlaps(xmmu_table_leaf_gfn(table, i), xmmu_level_pages(level),
-                     gfn, npages)) {
-            xmmu_spte_set(table, i, (XmmuSpte) { 0 });
-        }
+    if (!from->head) {
+        return;
     }
+    if (to->tail) {
+        to->tail->next = from->head;
+        from->head->prev = to->tail;
+    } else {
+        to->head = from->head;
+    }
+    to->tail = from->tail;
+    to->length += from->length;
+    g_queue_init(from);
 }
 
-/* A frame's A20 alias moves with it, so such tables go on any change. */
-static bool shadows(const XmmuTable *table, gfn_t gfn, uint64_t npages)
-{
-    return table->role.a20_masked ||
-           (!table->role.direct && overlaps(table->gfn, 1, gfn, npages));
-}
-
-/* Zapping one table may zap others, so they are listed first; RCU keeps those that
- * went on the way readable, and they say so. */
-void xmmu_shadow_zap_gfns(XmmuVm *vm, unsigned as_id, gfn_t gfn, uint64_t npages)
+void xmmu_shadow_new_generation(XmmuVm *vm)
 {
     xmmu_assert_write_locked(vm);
-    vm->services->rcu_read_lock();
-    g_ptr_array_set_size(vm->scratch, 0);
-    for (GList *l = vm->shadow_tables.head; l; l = l->next) {
-        g_ptr_array_add(vm->scratch, l->data);
-    }
-    for (guint i = 0; i < vm->scratch->len; i++) {
-        XmmuTable *table = g_ptr_array_index(vm->scratch, i);
+    queue_append(&vm->obsolete, &vm->shadow_tables);
+    __atomic_store_n(&vm->generation, vm->generation + 1, __ATOMIC_RELEASE);
+}
 
-        if (table->unlinked || xmmu_role_as(table->role) != as_id) {
+/* Each table costs something even if it is empty. */
+void xmmu_shadow_finish_some(XmmuVm *vm, unsigned budget)
+{
+    xmmu_assert_write_locked(vm);
+    while (vm->obsolete.head && budget) {
+        if (!xmmu_shadow_dismantle(vm->obsolete.head->data, &budget)) {
+            return;
+        }
+        budget -= MIN(budget, 1);
+    }
+}
+
+void xmmu_shadow_finish(XmmuVm *vm)
+{
+    bool more = true;
+
+    while (more) {
+        xmmu_write_lock(vm, XMMU_REASON_SLICE);
+        xmmu_shadow_finish_some(vm, XMMU_ZAP_SLICE);
+        more = vm->obsolete.head;
+        xmmu_write_unlock(vm);
+    }
+}
+
+/* ---- Frames ---------------------------------------------------------------- */
+
+static bool zap_mappings(XmmuVm *vm, hfn_t hfn, int level, unsigned *budget)
+{
+    XmmuSpte *sptep;
+
+    while ((sptep = xmmu_rmap_first(vm, hfn, level))) {
+        if (!*budget) {
+            return false;
+        }
+        xmmu_spte_set(xmmu_table_of(sptep), xmmu_spte_index(sptep),
+                      (XmmuSpte) { 0 });
+        --*budget;
+    }
+    return true;
+}
+
+static bool zap_shadows(XmmuVm *vm, hfn_t hfn, unsigned *budget)
+{
+    XmmuIndirect shadow;
+
+    while ((shadow = xmmu_track_first(vm, hfn)).table) {
+        if (!xmmu_shadow_retire(shadow.table, budget)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Returns the first frame that is not done. */
+static hfn_t zap_some_frames(XmmuVm *vm, hfn_t hfn, hfn_t end, unsigned budget)
+{
+    while (hfn < end && budget) {
+        budget--;
+        if (!xmmu_chunk_find(vm, hfn)) {
+            hfn = MIN(end, (hfn | (XMMU_ENTRIES - 1)) + 1);
             continue;
         }
-        if (shadows(table, gfn, npages)) {
-            xmmu_shadow_zap(table);
-        } else {
-            zap_leaves(table, gfn, npages);
+        if (!zap_mappings(vm, hfn, XMMU_LEVEL_2M, &budget) ||
+            !zap_mappings(vm, hfn, XMMU_LEVEL_4K, &budget) ||
+            !zap_shadows(vm, hfn, &budget)) {
+            break;
         }
+        hfn++;
     }
-    vm->services->rcu_read_unlock();
+    return hfn;
 }
 
-void xmmu_shadow_zap_all(XmmuVm *vm)
+void xmmu_shadow_zap_frames(XmmuVm *vm, hfn_t hfn, uint64_t npages)
 {
-    xmmu_assert_write_locked(vm);
-    while (vm->shadow_tables.head) {
-        xmmu_shadow_zap(vm->shadow_tables.head->data);
+    hfn_t end = hfn + npages;
+
+    while (hfn < end) {
+        xmmu_write_lock(vm, XMMU_REASON_SLICE);
+        hfn = zap_some_frames(vm, hfn, end, XMMU_ZAP_SLICE);
+        xmmu_write_unlock(vm);
     }
+    xmmu_shadow_finish(vm);
 }

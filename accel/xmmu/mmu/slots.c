@@ -4,9 +4,10 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * Owns the map from guest frames to host frames and the per-frame bookkeeping of
- * shadow paging.  The new map is published before what it changed is zapped, both
- * under the write lock; faults look slots up again under the lock before they
- * install anything, so no entry outlives its slot.
+ * shadow paging.  The new map is published, then what it changed is zapped in slices
+ * that do not hold the lock for long, then everyone flushes, and only then is the
+ * change complete.  Faults look slots up again under the lock before they install
+ * anything, so no entry outlives its slot.
  */
 #include <string.h>
 #include "flush.h"
@@ -94,13 +95,14 @@ XmmuChunk *xmmu_chunk_get(XmmuVm *vm, hfn_t hfn)
 
 /* ---- Changing the map -------------------------------------------------- */
 
-static void zap_gfns(XmmuVm *vm, unsigned as_id, gfn_t gfn, uint64_t npages)
+/* @gfn is in @old, a region that is not in the map any more. */
+static void zap_gfns(XmmuVm *vm, unsigned as_id, const XmmuRegion *old, gfn_t gfn,
+                     uint64_t npages)
 {
-    /* An entry may have gone for a reason of the guest's, or to make room, while
-     * a vCPU still has cached what it said. */
-    xmmu_flush_owe(vm);
+    xmmu_write_lock(vm, XMMU_REASON_SLICE);
     xmmu_tdp_zap_gfns(vm, as_id, gfn, npages);
-    xmmu_shadow_zap_gfns(vm, as_id, gfn, npages);
+    xmmu_write_unlock(vm);
+    xmmu_shadow_zap_frames(vm, xmmu_slot_hpa(old, gfn) >> XMMU_PAGE_SHIFT, npages);
 }
 
 static bool same_backing(const XmmuRegion *a, const XmmuRegion *b, gfn_t gfn)
@@ -108,11 +110,13 @@ static bool same_backing(const XmmuRegion *a, const XmmuRegion *b, gfn_t gfn)
     return a->flags == b->flags && xmmu_slot_hpa(a, gfn) == xmmu_slot_hpa(b, gfn);
 }
 
-/* Zap the parts of @old that @new does not back by the same frames. */
-static void zap_changed(XmmuVm *vm, unsigned as_id, const XmmuRegion *old,
+/* Zap the parts of @old that @new does not back by the same frames.  True: there are
+ * such. */
+static bool zap_changed(XmmuVm *vm, unsigned as_id, const XmmuRegion *old,
                         const XmmuSlots *new)
 {
     gfn_t end = old->gfn + old->npages;
+    bool changed = false;
 
     for (gfn_t pos = old->gfn, next; pos < end; pos = next) {
         size_t i = region_after(new, pos);
@@ -120,14 +124,26 @@ static void zap_changed(XmmuVm *vm, unsigned as_id, const XmmuRegion *old,
 
         if (!region || region->gfn > pos) {
             next = region ? MIN(end, region->gfn) : end;
-            zap_gfns(vm, as_id, pos, next - pos);
+            zap_gfns(vm, as_id, old, pos, next - pos);
+            changed = true;
             continue;
         }
         next = MIN(end, region->gfn + region->npages);
         if (!same_backing(old, region, pos)) {
-            zap_gfns(vm, as_id, pos, next - pos);
+            zap_gfns(vm, as_id, old, pos, next - pos);
+            changed = true;
         }
     }
+    return changed;
+}
+
+/* Whatever was zapped: an entry may have gone before for a reason of the guest's, or
+ * to make room, while a vCPU still has cached what it said. */
+static void flush_everyone(XmmuVm *vm)
+{
+    xmmu_write_lock(vm, XMMU_REASON_HOST);
+    xmmu_flush_owe(vm);
+    xmmu_write_unlock(vm);
 }
 
 static void slots_reclaim(XmmuRcuHead *head)
@@ -152,20 +168,27 @@ void xmmu_vm_set_memory(XmmuVm *vm, unsigned as_id, const XmmuRegion *regions,
                         size_t count)
 {
     XmmuSlots *old, *new;
+    bool changed = false;
 
-    xmmu_write_lock(vm, XMMU_REASON_HOST);
+    pthread_mutex_lock(&vm->slots_lock);
     old = vm->slots[as_id];
     new = slots_new(regions, count, old->generation + 1);
+    xmmu_write_lock(vm, XMMU_REASON_SLICE);
     __atomic_store_n(&vm->slots[as_id], new, __ATOMIC_RELEASE);
+    xmmu_write_unlock(vm);
     for (size_t i = 0; i < old->count; i++) {
-        zap_changed(vm, as_id, &old->regions[i], new);
+        changed |= zap_changed(vm, as_id, &old->regions[i], new);
+    }
+    if (changed) {
+        flush_everyone(vm);
     }
     vm->services->rcu_call(&old->rcu, slots_reclaim);
-    xmmu_write_unlock(vm);
+    pthread_mutex_unlock(&vm->slots_lock);
 }
 
 void xmmu_slots_init(XmmuVm *vm)
 {
+    pthread_mutex_init(&vm->slots_lock, NULL);
     for (unsigned i = 0; i < XMMU_AS_COUNT; i++) {
         vm->slots[i] = slots_new(NULL, 0, 1);
     }
@@ -174,6 +197,7 @@ void xmmu_slots_init(XmmuVm *vm)
 
 void xmmu_slots_cleanup(XmmuVm *vm)
 {
+    pthread_mutex_destroy(&vm->slots_lock);
     g_hash_table_destroy(vm->chunks);
     for (unsigned i = 0; i < XMMU_AS_COUNT; i++) {
         g_free(vm->slots[i]);

@@ -140,7 +140,7 @@ static XmmuRootInfo describe(const XmmuCachedRoot *root)
     XmmuTable *table = root->table;
 
     return (XmmuRootInfo) {
-        .valid = table && !table->unlinked,
+        .valid = table && !xmmu_table_stale(table),
         .pgd = root->pgd,
         .page_role = root->role.word,
         .hpa = table ? xmmu_table_hpa(table) : 0,

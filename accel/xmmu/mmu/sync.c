@@ -65,8 +65,9 @@ void xmmu_unsync_unlink(XmmuTable *table, unsigned index)
     }
 }
 
-void xmmu_mark_unsync(XmmuTable *table)
+void xmmu_mark_unsync(XmmuIndirect shadow)
 {
+    XmmuTable *table = shadow.table;
     bool known = xmmu_needs_sync(table);
 
     xmmu_assert_write_locked(table->vm);

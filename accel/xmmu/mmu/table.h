@@ -28,6 +28,8 @@ struct XmmuTable {
     uint16_t present;           /* present entries */
     uint8_t guest_shift;        /* direct below a large guest page: its size */
     bool unlinked;              /* out of the hash: no new links, roots are stale */
+    bool dead;                  /* and empty; only roots hold it */
+    uint64_t generation;        /* of the VM, when it was made */
 
     /* Indirect tables, and the PDPTEs of a PAE root: the guest's entries as our
      * entries were made from them. */
@@ -36,7 +38,8 @@ struct XmmuTable {
     XmmuPtrList parents;        /* XmmuSpte * that point here */
     uint32_t root_refs;         /* cached roots that hold this table */
     XmmuTable *hash_next;
-    GList link;                 /* in XmmuVm.shadow_tables, newest first */
+    XmmuTable *todo;            /* tables listed before they are handled */
+    GList link;                 /* in XmmuVm.shadow_tables or .obsolete */
 
     /* Synchronisation with the guest table, see sync.c. */
     bool unsync;
@@ -70,6 +73,20 @@ static inline unsigned xmmu_first_of_gpte(XmmuPageRole role, unsigned index)
 /* The copy of the guest entry that ours at @index is made from. */
 XmmuGpte xmmu_table_gpte(const XmmuTable *table, unsigned index);
 void xmmu_table_set_gpte(XmmuTable *table, unsigned index, XmmuGpte gpte);
+
+/*
+ * A table that shadows a guest table.  Guest writes can concern no other: write
+ * detection takes this type, and a direct table cannot be made one.
+ */
+typedef struct XmmuIndirect {
+    XmmuTable *table;           /* NULL: none */
+} XmmuIndirect;
+
+static inline XmmuIndirect xmmu_indirect(XmmuTable *table)
+{
+    g_assert(!table || !(table->role.direct || table->role.pae_root));
+    return (XmmuIndirect) { table };
+}
 
 /* A new, empty, unlinked table; NULL when host memory ran out. */
 XmmuTable *xmmu_table_new(XmmuVm *vm, gfn_t gfn, XmmuPageRole role);

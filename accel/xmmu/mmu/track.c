@@ -5,7 +5,8 @@
  *
  * Owns the answer to "who maps this frame" and "which of our tables shadow it",
  * and what happens when the guest writes to a table that we shadow.  Only
- * indirect tables are here: a direct table shadows nothing and is never asked.
+ * indirect tables are here, and the type says so: a direct table shadows nothing, is
+ * not in the hash that is searched, and cannot be made an XmmuIndirect.
  *
  * Frames are host frames, so that a guest table is found whichever alias of its
  * page is written.  The callers hold mmu_lock for writing.
@@ -35,7 +36,17 @@ void xmmu_rmap_remove(XmmuVm *vm, XmmuSpte *sptep, XmmuSpte spte, int level)
 {
     hfn_t hfn = xmmu_spte_hpa(spte) >> XMMU_PAGE_SHIFT;
 
+    xmmu_count_held_zap(vm);
     xmmu_ptr_list_remove(rmap_of(xmmu_chunk_get(vm, hfn), hfn, level), sptep);
+}
+
+XmmuSpte *xmmu_rmap_first(XmmuVm *vm, hfn_t hfn, int level)
+{
+    XmmuChunk *chunk = xmmu_chunk_find(vm, hfn);
+    const XmmuPtrList *list = chunk ? rmap_of(chunk, hfn, level) : NULL;
+
+    return list && !xmmu_ptr_list_empty(list)
+           ? xmmu_ptr_list_get(list, xmmu_ptr_list_count(list) - 1) : NULL;
 }
 
 /* The entries keep their target, so the list does not change on the way. */
@@ -62,22 +73,16 @@ void xmmu_write_protect(XmmuVm *vm, hfn_t hfn)
     }
 }
 
-XmmuTable **xmmu_shadow_bucket(XmmuVm *vm, uint64_t frame)
+void xmmu_track_add(XmmuIndirect shadow)
 {
-    return &vm->hash[(frame * 0x9e3779b97f4a7c15ull >> 32) % XMMU_HASH_SIZE];
+    xmmu_chunk_get(shadow.table->vm, shadow.table->hfn)->tracked++;
 }
 
-void xmmu_track_add(XmmuTable *table)
+void xmmu_track_remove(XmmuIndirect shadow)
 {
-    g_assert(!table->role.direct);
-    xmmu_chunk_get(table->vm, table->hfn)->tracked++;
-}
+    XmmuChunk *chunk = xmmu_chunk_find(shadow.table->vm, shadow.table->hfn);
 
-void xmmu_track_remove(XmmuTable *table)
-{
-    XmmuChunk *chunk = xmmu_chunk_find(table->vm, table->hfn);
-
-    g_assert(!table->role.direct && chunk && chunk->tracked > 0);
+    g_assert(chunk && chunk->tracked > 0);
     chunk->tracked--;
 }
 
@@ -88,26 +93,30 @@ bool xmmu_track_splits(XmmuVm *vm, hfn_t hfn)
     return chunk && chunk->tracked > 0;
 }
 
-/* The next indirect table of @hfn at or after @table in its bucket. */
-static XmmuTable *next_tracked(XmmuTable *table, hfn_t hfn)
+/* The first at or after @table in its bucket. */
+static XmmuIndirect tracked_from(XmmuTable *table, hfn_t hfn)
 {
-    while (table && (table->role.direct || table->hfn != hfn)) {
+    while (table && (table->hfn != hfn || xmmu_table_stale(table))) {
         table = table->hash_next;
     }
-    return table;
+    return xmmu_indirect(table);
 }
 
-static XmmuTable *first_tracked(XmmuVm *vm, hfn_t hfn)
+XmmuIndirect xmmu_track_first(XmmuVm *vm, hfn_t hfn)
 {
-    return xmmu_track_splits(vm, hfn)
-           ? next_tracked(*xmmu_shadow_bucket(vm, hfn), hfn) : NULL;
+    return tracked_from(xmmu_track_splits(vm, hfn)
+                        ? *xmmu_shadow_bucket(vm->indirect_hash, hfn) : NULL, hfn);
+}
+
+XmmuIndirect xmmu_track_next(XmmuIndirect shadow)
+{
+    return tracked_from(shadow.table->hash_next, shadow.table->hfn);
 }
 
 bool xmmu_track_protected(XmmuVm *vm, hfn_t hfn)
 {
-    for (XmmuTable *table = first_tracked(vm, hfn); table;
-         table = next_tracked(table->hash_next, hfn)) {
-        if (table->protected_at) {
+    for (XmmuIndirect s = xmmu_track_first(vm, hfn); s.table; s = xmmu_track_next(s)) {
+        if (s.table->protected_at) {
             return true;
         }
     }
@@ -117,25 +126,26 @@ bool xmmu_track_protected(XmmuVm *vm, hfn_t hfn)
 /* ---- Guest writes --------------------------------------------------------- */
 
 /* Page tables are written one whole entry, or half of an 8-byte one, at a time. */
-static bool misaligned(const XmmuTable *table, unsigned offset, unsigned size)
+static bool misaligned(XmmuIndirect shadow, unsigned offset, unsigned size)
 {
-    unsigned entry_size = table->role.gpte4 ? 4 : 8;
+    unsigned entry_size = shadow.table->role.gpte4 ? 4 : 8;
 
     return size < 4 || ((offset ^ (offset + size - 1)) & ~(entry_size - 1));
 }
 
 /* A 4-byte guest table has several shadows; does the write concern this one? */
-static bool covers(const XmmuTable *table, unsigned offset, unsigned size)
+static bool covers(XmmuIndirect shadow, unsigned offset, unsigned size)
 {
-    size_t start = xmmu_guest_copy_offset(table->role);
+    size_t start = xmmu_guest_copy_offset(shadow.table->role);
 
-    return offset < start + xmmu_guest_copy_size(table->role) &&
+    return offset < start + xmmu_guest_copy_size(shadow.table->role) &&
            start < offset + size;
 }
 
 /* Remove the entries made from the guest entry at @offset of the guest's page. */
-static void zap_written(XmmuTable *table, unsigned offset)
+static void zap_written(XmmuIndirect shadow, unsigned offset)
 {
+    XmmuTable *table = shadow.table;
     size_t start = xmmu_guest_copy_offset(table->role);
     unsigned per_entry = xmmu_entries_per_gpte(table->role);
     unsigned first = (offset - start) / (table->role.gpte4 ? 4 : 8) * per_entry;
@@ -155,14 +165,16 @@ static void zap_written(XmmuTable *table, unsigned offset)
  * hand all the same: the access may need the very table for its own translation,
  * and would build it again before it can write.
  */
-static void write_upper(XmmuTable *table, XmmuVcpu *vcpu, unsigned offset,
+static void write_upper(XmmuIndirect shadow, XmmuVcpu *vcpu, unsigned offset,
                         unsigned size)
 {
-    if (!covers(table, offset, size)) {
+    XmmuTable *table = shadow.table;
+
+    if (!covers(shadow, offset, size)) {
         return;
     }
     xmmu_count(&vcpu->stats.tracked_writes);
-    if (misaligned(table, offset, size)) {
+    if (misaligned(shadow, offset, size)) {
         xmmu_count(&vcpu->stats.misaligned);
         xmmu_shadow_zap(table);
         return;
@@ -172,8 +184,8 @@ static void write_upper(XmmuTable *table, XmmuVcpu *vcpu, unsigned offset,
         xmmu_shadow_zap(table);
         return;
     }
-    zap_written(table, offset);
-    xmmu_mark_unsync(table);
+    zap_written(shadow, offset);
+    xmmu_mark_unsync(shadow);
     table->protected_at = xmmu_flush_tick(table->vm);
 }
 
@@ -184,8 +196,10 @@ static bool unused(const XmmuTable *table)
 
 /* A write to a page table proper: let the guest write as it likes and compare
  * when it flushes.  A table that nothing uses is not worth comparing. */
-static void write_leaf_table(XmmuTable *table, XmmuVcpu *vcpu)
+static void write_leaf_table(XmmuIndirect shadow, XmmuVcpu *vcpu)
 {
+    XmmuTable *table = shadow.table;
+
     if (unused(table)) {
         xmmu_shadow_zap(table);
         return;
@@ -193,52 +207,48 @@ static void write_leaf_table(XmmuTable *table, XmmuVcpu *vcpu)
     if (!table->unsync) {
         xmmu_count(&vcpu->stats.unsyncs);
     }
-    xmmu_mark_unsync(table);
+    xmmu_mark_unsync(shadow);
     table->protected_at = 0;
 }
 
 /* A page that is an upper table too stays protected as a whole. */
 static void protect_leaf_tables(XmmuVm *vm, hfn_t hfn)
 {
-    for (XmmuTable *table = first_tracked(vm, hfn); table;
-         table = next_tracked(table->hash_next, hfn)) {
-        if (!table->protected_at) {
-            table->protected_at = xmmu_flush_tick(vm);
+    for (XmmuIndirect s = xmmu_track_first(vm, hfn); s.table; s = xmmu_track_next(s)) {
+        if (!s.table->protected_at) {
+            s.table->protected_at = xmmu_flush_tick(vm);
         }
     }
 }
 
 /* The tables of @hfn now.  Handling one may zap others, so they are listed first;
  * a zapped one says so, and RCU keeps it readable. */
-static GPtrArray *list_tracked(XmmuVm *vm, hfn_t hfn)
+static XmmuTable *list_tracked(XmmuVm *vm, hfn_t hfn)
 {
-    g_ptr_array_set_size(vm->scratch, 0);
-    for (XmmuTable *table = first_tracked(vm, hfn); table;
-         table = next_tracked(table->hash_next, hfn)) {
-        g_ptr_array_add(vm->scratch, table);
+    XmmuTable *list = NULL;
+
+    for (XmmuIndirect s = xmmu_track_first(vm, hfn); s.table; s = xmmu_track_next(s)) {
+        s.table->todo = list;
+        list = s.table;
     }
-    return vm->scratch;
+    return list;
 }
 
 bool xmmu_track_write(XmmuVm *vm, XmmuVcpu *vcpu, gpa_t gpa, hfn_t hfn,
                       unsigned size)
 {
     unsigned offset = gpa & ~XMMU_PAGE_MASK;
-    GPtrArray *tables;
     bool by_hand = false;
 
     xmmu_assert_write_locked(vm);
-    tables = list_tracked(vm, hfn);
-    for (guint i = 0; i < tables->len; i++) {
-        XmmuTable *table = g_ptr_array_index(tables, i);
-
+    for (XmmuTable *table = list_tracked(vm, hfn); table; table = table->todo) {
         if (table->unlinked) {
             continue;
         }
         if (table->role.level == 1) {
-            write_leaf_table(table, vcpu);
+            write_leaf_table(xmmu_indirect(table), vcpu);
         } else {
-            write_upper(table, vcpu, offset, size ? size : 8);
+            write_upper(xmmu_indirect(table), vcpu, offset, size ? size : 8);
             by_hand = true;
         }
     }

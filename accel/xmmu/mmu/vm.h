@@ -10,6 +10,7 @@
 #define XMMU_MMU_VM_H
 
 #include <glib.h>
+#include <pthread.h>
 #include "../engine/nested_tlb.h"
 #include "guest_walk.h"
 #include "mmu.h"
@@ -29,6 +30,9 @@ typedef enum XmmuReason {
     XMMU_REASON_GUEST,
     /* The host took something away: every vCPU must forget it. */
     XMMU_REASON_HOST,
+    /* A part of a larger change by the host, which orders its flush when it has
+     * done all of them. */
+    XMMU_REASON_SLICE,
 } XmmuReason;
 
 typedef struct XmmuCachedRoot {
@@ -61,13 +65,20 @@ struct XmmuVm {
     XmmuReason reason;          /* write lock */
     bool flush_owed;            /* write lock */
 
+    pthread_mutex_t slots_lock; /* one change of the map at a time; before mmu_lock */
     XmmuSlots *slots[XMMU_AS_COUNT];    /* RCU; replaced under the write lock */
     GHashTable *chunks;         /* hfn >> 9 -> XmmuChunk; write lock */
 
     XmmuArena *arena;           /* has its own lock */
-    XmmuTable *hash[XMMU_HASH_SIZE];    /* shadow tables by hfn/gfn; write lock */
-    GQueue shadow_tables;       /* write lock */
-    GPtrArray *scratch;         /* write lock; tables listed before they are handled */
+
+    /* Shadow tables; all under the write lock. */
+    XmmuTable *indirect_hash[XMMU_HASH_SIZE];   /* by the guest table's host frame */
+    XmmuTable *direct_hash[XMMU_HASH_SIZE];     /* by gfn */
+    GQueue shadow_tables;       /* of this generation, last used first */
+    GQueue obsolete;            /* nobody finds them any more; taken down in slices */
+    uint64_t generation;        /* read without the lock: tables of others are stale */
+    unsigned held_zaps;         /* entries removed since the lock was taken */
+
     XmmuTable *tdp_root[XMMU_AS_COUNT]; /* set once, atomically */
 
     uint64_t flush_clock;       /* atomic; see flush.c */
@@ -114,6 +125,18 @@ void xmmu_read_unlock(XmmuVm *vm);
 static inline void xmmu_assert_write_locked(const XmmuVm *vm)
 {
     g_assert(__atomic_load_n(&vm->write_locked, __ATOMIC_RELAXED));
+}
+
+/*
+ * May @table not be used any more?  A shadow table that was taken out of use, or one
+ * that an older generation of the VM left behind.  May be asked without the lock by
+ * who holds a reference (a root) and an RCU read section.
+ */
+static inline bool xmmu_table_stale(const XmmuTable *table)
+{
+    return __atomic_load_n(&table->unlinked, __ATOMIC_ACQUIRE) ||
+           (!table->role.tdp && table->generation !=
+            __atomic_load_n(&table->vm->generation, __ATOMIC_ACQUIRE));
 }
 
 /* Counters.  A vCPU's are its own; the VM's are shared. */
