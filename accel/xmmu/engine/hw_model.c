@@ -210,6 +210,7 @@ static bool map_through_tdp(XmmuVcpu *vcpu, gpa_t gpa, bool write,
     TdpResult tdp;
 
     tdp_translate(vcpu, gpa, write ? XMMU_PROT_WRITE : XMMU_PROT_READ, 8, &tdp);
+    page->bus = gpa & XMMU_PAGE_MASK;
     page->host = tdp.outcome == XMMU_HW_OK ? (uint8_t *)(uintptr_t)tdp.hpa : NULL;
     page->writable = page->host && tdp.writable;
     return tdp.outcome != XMMU_HW_NOMEM;
@@ -257,7 +258,7 @@ static bool shadow_allows(XmmuVcpu *vcpu, const XmmuAccess *access, uint8_t want
 
     return xmmu_perm_allows(mmu->masks.shadow_perm, want, access->user,
                             access->smap_off, page_access) &&
-           !xmmu_pkey_denies(mmu->role, &mmu->regs, want, access->user,
+           !xmmu_pkey_denies(&mmu->masks, &mmu->regs, want, access->user,
                              page_access, pkey);
 }
 

@@ -5,7 +5,9 @@
  *
  * Owns the architecture's rules: which entries are read, which bits are
  * reserved, what an access may do, which error code a fault has, when A and D
- * are set.  Intel SDM vol. 3, 4.3 to 4.8; AMD APM vol. 2, 5.2 to 5.6.
+ * are set.  Intel SDM vol. 3, 4.3 to 4.8; AMD APM vol. 2, 5.2 to 5.6.  Tables that
+ * L1 made for L2 are walked by the same code: AMD APM vol. 2, 15.25 (as legacy tables
+ * that a user accesses), Intel SDM vol. 3, 29.3.
  *
  * A and D are set only after the whole walk succeeded.  The manuals let a CPU
  * set A bits of upper levels even when the access faults later; not doing so is
@@ -21,6 +23,7 @@
 /* Where the entry of one level was found. */
 typedef struct EntryRef {
     gpa_t gpa;
+    gpa_t bus;                  /* the same, as the bus sees it */
     uint8_t *host;              /* NULL: read from the bus */
     bool writable;
 } EntryRef;
@@ -52,8 +55,10 @@ bool xmmu_map_through_slots(XmmuVcpu *vcpu, gpa_t gpa, bool write,
     const XmmuRegion *slot = xmmu_slot_find(vcpu->vm, xmmu_vcpu_as(vcpu), gfn);
 
     (void)write;        /* a slot is writable or not, whoever asks */
+    page->bus = gpa & XMMU_PAGE_MASK;
     if (!slot) {
-        *page = (XmmuTablePage) { NULL };
+        page->host = NULL;
+        page->writable = false;
         return true;
     }
     page->host = (uint8_t *)(uintptr_t)xmmu_slot_hpa(slot, gfn);
@@ -94,7 +99,7 @@ static uint64_t read_entry(const Walker *w, const EntryRef *ref)
     if (!ref->host) {
         XmmuVm *vm = w->mmu->vcpu->vm;
 
-        return vm->services->read_bus(vm->opaque, w->mmu->regs.smm, ref->gpa, size);
+        return vm->services->read_bus(vm->opaque, w->mmu->regs.smm, ref->bus, size);
     }
     return xmmu_gpte_load(ref->host, size);
 }
@@ -110,6 +115,7 @@ static bool load_entry(Walker *w, int level, gpa_t table)
     if (!w->map(w->mmu->vcpu, ref->gpa & XMMU_PAGE_MASK, false, &page)) {
         return false;
     }
+    ref->bus = page.bus + (ref->gpa & ~XMMU_PAGE_MASK);
     ref->host = page.host ? page.host + (ref->gpa & ~XMMU_PAGE_MASK) : NULL;
     ref->writable = page.host && page.writable;
     w->walk->uncached |= !page.host;
@@ -121,7 +127,14 @@ static bool load_entry(Walker *w, int level, gpa_t table)
 /* PDPTEs are registers in PAE paging: Intel SDM vol. 3, 4.4.1. */
 static bool entry_is_register(const Walker *w, int level)
 {
-    return w->masks->guest == &xmmu_guest_pae && level == XMMU_PAE_ROOT_LEVEL;
+    return w->masks->pdpte_registers && level == XMMU_PAE_ROOT_LEVEL;
+}
+
+/* A PDPTE of PAE paging, wherever it is: it has neither rights nor A. */
+static bool entry_is_pdpte(const Walker *w, int level)
+{
+    return (w->masks->pdpte_registers || w->masks->pdpte_memory) &&
+           level == XMMU_PAE_ROOT_LEVEL;
 }
 
 static bool is_leaf(const XmmuMasks *masks, XmmuGpte gpte, int level)
@@ -146,6 +159,13 @@ uint8_t xmmu_gpte_access(XmmuGpte gpte)
     return access;
 }
 
+uint8_t xmmu_epte_access(XmmuGpte epte)
+{
+    return (epte.raw & XMMU_EPTE_R ? XMMU_ACC_USER : 0) |
+           (epte.raw & XMMU_EPTE_W ? XMMU_ACC_WRITE : 0) |
+           (epte.raw & XMMU_EPTE_X ? XMMU_ACC_EXEC : 0);
+}
+
 gpa_t xmmu_gpte_frame(const XmmuMasks *masks, XmmuGpte gpte, int level)
 {
     gpa_t frame = gpte.raw & masks->addr_mask;
@@ -168,8 +188,8 @@ static void finish_path(Walker *w, int level)
 
     walk->level = level;
     walk->page_shift = shift;
-    walk->dirty = leaf.raw & XMMU_GPTE_D;
-    walk->pkey = w->mmu->role.lma ? leaf.raw >> XMMU_GPTE_PK_SHIFT & 15 : 0;
+    walk->dirty = !w->masks->dirty || (leaf.raw & w->masks->dirty);
+    walk->pkey = w->masks->has_pkey ? leaf.raw >> XMMU_GPTE_PK_SHIFT & 15 : 0;
     walk->gpa = (xmmu_gpte_frame(w->masks, leaf, level) + offset) &
                 w->masks->gpa_mask;
 }
@@ -177,7 +197,7 @@ static void finish_path(Walker *w, int level)
 static void begin_at_root(Walker *w)
 {
     w->top = w->masks->guest->levels;
-    w->table = w->mmu->regs.cr3 & w->masks->addr_mask;
+    w->table = w->mmu->regs.cr3 & w->masks->root_mask;
     w->walk->access = XMMU_ACC_ALL;
 }
 
@@ -223,6 +243,16 @@ static void remember(const Walker *w)
     }
 }
 
+static uint8_t entry_access(const Walker *w, int level)
+{
+    XmmuGpte gpte = w->walk->gpte[level];
+
+    if (w->mmu->role.ept) {
+        return xmmu_epte_access(gpte);
+    }
+    return entry_is_pdpte(w, level) ? XMMU_ACC_ALL : xmmu_gpte_access(gpte);
+}
+
 /* Follow the path to its leaf, checking presence and reserved bits. */
 static XmmuWalkStatus follow(Walker *w)
 {
@@ -241,16 +271,16 @@ static XmmuWalkStatus follow(Walker *w)
         } else if (!load_entry(w, level, table)) {
             return XMMU_WALK_ABORTED;
         }
-        if (!(gpte->raw & XMMU_GPTE_P)) {
+        if (!(gpte->raw & w->masks->present)) {
+            walk->access = 0;
             return fault(w, 0);
         }
         leaf = is_leaf(w->masks, *gpte, level);
-        if (gpte->raw & w->masks->rsvd[level][leaf && level > 1]) {
+        if ((gpte->raw & w->masks->rsvd[level][leaf && level > 1]) ||
+            (w->masks->bad_low >> (gpte->raw & 63) & 1)) {
             return fault(w, XMMU_PFEC_RSVD | XMMU_PFEC_P);
         }
-        if (!entry_is_register(w, level)) {
-            walk->access &= xmmu_gpte_access(*gpte);
-        }
+        walk->access &= entry_access(w, level);
         if (leaf) {
             finish_path(w, level);
             return XMMU_WALK_OK;
@@ -305,14 +335,14 @@ static XmmuWalkStatus mark_path(Walker *w)
     XmmuGuestWalk *walk = w->walk;
 
     for (int level = w->top; level >= walk->level; level--) {
-        uint64_t bits = XMMU_GPTE_A;
+        uint64_t bits = w->masks->accessed;
         XmmuWalkStatus status;
 
-        if (entry_is_register(w, level)) {
+        if (entry_is_pdpte(w, level)) {
             continue;
         }
         if (level == walk->level && w->access->want == XMMU_PROT_WRITE) {
-            bits |= XMMU_GPTE_D;
+            bits |= w->masks->dirty;
         }
         status = mark_entry(w, level, bits);
         if (status != XMMU_WALK_OK) {
@@ -325,7 +355,7 @@ static XmmuWalkStatus mark_path(Walker *w)
 
 static bool pkey_denies(const Walker *w, uint8_t want)
 {
-    return xmmu_pkey_denies(w->mmu->role, &w->mmu->regs, want, w->access->user,
+    return xmmu_pkey_denies(w->masks, &w->mmu->regs, want, w->access->user,
                             w->walk->access, w->walk->pkey);
 }
 
@@ -404,7 +434,7 @@ uint8_t xmmu_guest_prot(const XmmuMmu *mmu, const XmmuAccess *access,
     for (uint8_t want = XMMU_PROT_READ; want <= XMMU_PROT_EXEC; want <<= 1) {
         if (xmmu_perm_allows(mmu->masks.guest_perm, want, access->user,
                              access->smap_off, walk->access) &&
-            !xmmu_pkey_denies(mmu->role, &mmu->regs, want, access->user,
+            !xmmu_pkey_denies(&mmu->masks, &mmu->regs, want, access->user,
                               walk->access, walk->pkey)) {
             prot |= want;
         }

@@ -15,6 +15,7 @@
 /* Where a guest table page is for the walker. */
 typedef struct XmmuTablePage {
     uint8_t *host;              /* NULL: not RAM, entries are read from the bus */
+    gpa_t bus;                  /* where there, if so */
     bool writable;              /* A and D may be set */
 } XmmuTablePage;
 
@@ -43,7 +44,9 @@ typedef struct XmmuGuestWalk {
     bool uncached;              /* a table of the path is not RAM */
     uint8_t level;              /* of the leaf; 0 without paging */
     uint8_t page_shift;         /* size of the guest page */
-    uint8_t access;             /* XMMU_ACC_* of the whole path */
+    /* XMMU_ACC_* of the whole path; after a fault, of the path to there: nothing
+     * if an entry is not present. */
+    uint8_t access;
     uint8_t pkey;
     bool dirty;                 /* the leaf's D bit is set */
     gpa_t gpa;                  /* of the byte accessed, A20 applied */
@@ -73,6 +76,7 @@ bool xmmu_map_through_slots(XmmuVcpu *vcpu, gpa_t gpa, bool write,
 
 /* The rights that one guest entry adds to its path. */
 uint8_t xmmu_gpte_access(XmmuGpte gpte);
+uint8_t xmmu_epte_access(XmmuGpte epte);
 
 /* Frame of the page that a leaf @gpte at @level maps, the low bits of @gva not
  * included. */

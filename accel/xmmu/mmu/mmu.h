@@ -122,6 +122,8 @@ typedef struct XmmuCpuCaps {
     bool page1g;                /* CPUID 8000_0001 EDX[26] */
     bool pse36;                 /* CPUID 1 EDX[17] */
     bool amd_pml4e_bit8;        /* bit 8 of PML4E/PML5E must be zero (AMD) */
+    bool ept_execonly;          /* IA32_VMX_EPT_VPID_CAP[0] */
+    bool ept_1g;                /* IA32_VMX_EPT_VPID_CAP[17] */
 } XmmuCpuCaps;
 
 /* Registers that decide translation.  Reserved combinations are the caller's

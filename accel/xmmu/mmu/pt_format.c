@@ -47,8 +47,8 @@ const XmmuHostFormat xmmu_host_ept = {
     .name = "ept",
     .present = BIT64(0) | BIT64(1) | BIT64(2),
     .table = BIT64(0) | BIT64(1) | BIT64(2) | BIT64(8),
-    /* Read, and memory type write-back (6) in bits 5:3. */
-    .leaf = BIT64(0) | (6ull << 3),
+    .leaf = 6ull << 3,          /* memory type write-back */
+    .user = BIT64(0),
     .write = BIT64(1),
     .exec = BIT64(2),
     .accessed = BIT64(8),
@@ -89,6 +89,22 @@ const XmmuGuestFormat xmmu_guest_4level = {
 
 const XmmuGuestFormat xmmu_guest_5level = {
     .name = "5-level",
+    .levels = 5,
+    .entry_size = 8,
+    .index_bits = 9,
+    .top_index_bits = 9,
+};
+
+const XmmuGuestFormat xmmu_guest_ept4 = {
+    .name = "4-level EPT",
+    .levels = 4,
+    .entry_size = 8,
+    .index_bits = 9,
+    .top_index_bits = 9,
+};
+
+const XmmuGuestFormat xmmu_guest_ept5 = {
+    .name = "5-level EPT",
     .levels = 5,
     .entry_size = 8,
     .index_bits = 9,

@@ -24,7 +24,7 @@ typedef struct XmmuHostFormat {
     uint64_t write;             /* set: writable */
     uint64_t exec;              /* set: executable */
     uint64_t no_exec;           /* set: not executable */
-    uint64_t user;              /* set: for CPL 3 too (0: no such notion) */
+    uint64_t user;              /* set: for CPL 3 too; EPT: readable (0: always) */
     uint64_t accessed, dirty;
     uint64_t large;             /* a leaf above level 1 */
     uint64_t mmio_mask, mmio;   /* (entry & mask) == mmio: cached MMIO, which the
@@ -59,6 +59,9 @@ extern const XmmuGuestFormat xmmu_guest_32bit;     /* SDM 4.3 */
 extern const XmmuGuestFormat xmmu_guest_pae;       /* SDM 4.4 */
 extern const XmmuGuestFormat xmmu_guest_4level;    /* SDM 4.5 */
 extern const XmmuGuestFormat xmmu_guest_5level;
+/* Extended page tables of a nested hypervisor, Intel SDM vol. 3, 29.3. */
+extern const XmmuGuestFormat xmmu_guest_ept4;
+extern const XmmuGuestFormat xmmu_guest_ept5;
 
 /* Bits of guest entries, the same in all legacy formats. */
 enum {
@@ -72,6 +75,20 @@ enum {
 #define XMMU_GPTE_NX        ((uint64_t)1 << 63)
 #define XMMU_GPTE_PK_SHIFT  59
 #define XMMU_GPTE_ADDR_MASK (0x000ffffffffff000ull)
+
+/* Bits of EPT entries. */
+enum {
+    XMMU_EPTE_R   = 1 << 0,
+    XMMU_EPTE_W   = 1 << 1,
+    XMMU_EPTE_X   = 1 << 2,
+    XMMU_EPTE_RWX = XMMU_EPTE_R | XMMU_EPTE_W | XMMU_EPTE_X,
+    XMMU_EPTE_A   = 1 << 8,
+    XMMU_EPTE_D   = 1 << 9,
+};
+
+/* EPTP, Intel SDM vol. 3, 25.6.11. */
+#define XMMU_EPTP_LEVELS(eptp)  (((eptp) >> 3 & 7) + 1)
+#define XMMU_EPTP_AD            (1u << 6)
 
 /* Read one guest entry of @size bytes at @entry, once: other vCPUs write there. */
 static inline uint64_t xmmu_gpte_load(const void *entry, unsigned size)

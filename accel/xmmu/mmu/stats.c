@@ -116,7 +116,8 @@ char *xmmu_page_role_text(uint32_t page_role)
     GString *text = g_string_new(NULL);
     const Flag flags[] = {
         { role.direct, "direct" }, { role.tdp, "tdp" }, { role.pae_root, "pae-root" },
-        { role.gpte4, "gpte4" }, { role.lma, "lma" }, { role.nxe, "nxe" },
+        { role.gpte4, "gpte4" }, { role.lma, "lma" },
+        { role.ept, "ept" }, { role.ept_ad, "ept-ad" }, { role.nxe, "nxe" },
         { role.pse, "pse" }, { role.wp, "wp" },
         { role.smep_andnot_wp, "smep-andnot-wp" },
         { role.smap_andnot_wp, "smap-andnot-wp" },

@@ -68,7 +68,10 @@ static inline unsigned xmmu_level_index(uint64_t frame, int level)
     return (frame >> (9 * (level - 1))) & (XMMU_ENTRIES - 1);
 }
 
-/* Permissions an entry or a path grants.  Read is implied by presence. */
+/*
+ * Permissions an entry or a path grants.  Read is implied by presence; in EPT,
+ * which has no users but entries that can only be executed, USER means readable.
+ */
 enum {
     XMMU_ACC_EXEC  = 1 << 0,
     XMMU_ACC_WRITE = 1 << 1,
