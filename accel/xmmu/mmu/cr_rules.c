@@ -18,9 +18,6 @@
 /* Only looked at here: CET is not offered, so CR4.CET is normally reserved. */
 #define CR4_CET             (1u << 23)
 
-#define CR3_PCID_MASK       0xfffu
-#define CR3_NO_FLUSH        ((uint64_t)1 << 63)
-
 /* PDPTE bits 2:1 and 8:5 (Intel SDM vol. 3, table 4-8). */
 #define PDPTE_PRESENT       1u
 #define PDPTE_LOW_RESERVED  0x1e6u
@@ -108,7 +105,7 @@ const char *xmmu_check_cr3(const XmmuCrRules *rules, const XmmuRegs *old,
         return NULL;
     }
     if (old->cr4 & XMMU_CR4_PCIDE) {
-        cr3 &= ~CR3_NO_FLUSH;
+        cr3 &= ~XMMU_CR3_NO_FLUSH;
     }
     return cr3 & bits_above(rules->maxphyaddr)
            ? "CR3 has bits above MAXPHYADDR" : NULL;
@@ -120,7 +117,7 @@ static const char *check_pcide_on(const XmmuRegs *old)
     if (!(old->efer & XMMU_EFER_LMA)) {
         return "CR4.PCIDE set outside IA-32e mode";
     }
-    if (old->cr3 & CR3_PCID_MASK) {
+    if (old->cr3 & XMMU_CR3_PCID_MASK) {
         return "CR4.PCIDE set with CR3[11:0] not zero";
     }
     return NULL;
@@ -170,6 +167,33 @@ const char *xmmu_check_efer(const XmmuCrRules *rules, const XmmuRegs *old,
     }
     if ((flipped & XMMU_EFER_LME) && (old->cr0 & XMMU_CR0_PG)) {
         return "EFER.LME changed with CR0.PG=1";
+    }
+    return NULL;
+}
+
+static bool is_canonical(const XmmuRegs *regs, gva_t gva)
+{
+    int64_t high = (int64_t)gva >> (regs->cr4 & XMMU_CR4_LA57 ? 56 : 47);
+
+    return high == 0 || high == -1;
+}
+
+/* Intel SDM vol. 2, INVPCID; AMD APM vol. 3, INVPCID. */
+const char *xmmu_check_invpcid(const XmmuRegs *regs, uint64_t type,
+                               const uint64_t descriptor[2])
+{
+    if (type > XMMU_INVPCID_NON_GLOBAL) {
+        return "INVPCID of an unknown type";
+    }
+    if (descriptor[0] & ~(uint64_t)XMMU_CR3_PCID_MASK) {
+        return "INVPCID with reserved bits in its descriptor";
+    }
+    if (type <= XMMU_INVPCID_PCID && descriptor[0] &&
+        !(regs->cr4 & XMMU_CR4_PCIDE)) {
+        return "INVPCID of a PCID with CR4.PCIDE=0";
+    }
+    if (type == XMMU_INVPCID_ADDRESS && !is_canonical(regs, descriptor[1])) {
+        return "INVPCID of an address that is not canonical";
     }
     return NULL;
 }

@@ -100,13 +100,13 @@ void xmmu_flush_nudge(XmmuVm *vm, uint64_t tick)
     }
 }
 
-bool xmmu_flush_all_since(XmmuVm *vm, uint64_t tick, const XmmuVcpu *self)
+bool xmmu_flush_all_since(XmmuVm *vm, uint64_t tick)
 {
     xmmu_assert_write_locked(vm);
     for (guint i = 0; i < vm->vcpus->len; i++) {
         XmmuVcpu *vcpu = g_ptr_array_index(vm->vcpus, i);
 
-        if (vcpu != self && !flushed_since(vcpu, tick)) {
+        if (!flushed_since(vcpu, tick)) {
             return false;
         }
         vcpu->nudged = false;

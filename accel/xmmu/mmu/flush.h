@@ -32,8 +32,7 @@ static inline void xmmu_flush_note_use(XmmuVcpu *vcpu)
 /* Ask the vCPUs that have not flushed since @tick to do so. */
 void xmmu_flush_nudge(XmmuVm *vm, uint64_t tick);
 
-/* Has every vCPU flushed at or after @tick?  @self counts as flushed now when
- * not NULL.  mmu_lock. */
-bool xmmu_flush_all_since(XmmuVm *vm, uint64_t tick, const XmmuVcpu *self);
+/* Has every vCPU flushed at or after @tick?  mmu_lock. */
+bool xmmu_flush_all_since(XmmuVm *vm, uint64_t tick);
 
 #endif /* XMMU_MMU_FLUSH_H */

@@ -146,10 +146,21 @@ static bool same_tables(const XmmuRegs *a, const XmmuRegs *b)
     return a->cr3 == b->cr3 && !memcmp(a->pdpte, b->pdpte, sizeof(a->pdpte));
 }
 
+/* Then the vCPU role is the same, too. */
+static bool same_mode(const XmmuRegs *a, const XmmuRegs *b)
+{
+    return a->cr0 == b->cr0 && a->cr4 == b->cr4 && a->efer == b->efer &&
+           a->smm == b->smm && a->a20_masked == b->a20_masked;
+}
+
 void xmmu_vcpu_set_regs(XmmuVcpu *vcpu, const XmmuRegs *regs)
 {
     XmmuMmu *mmu = &vcpu->root_mmu;
-    XmmuVcpuRole role = xmmu_vcpu_role(&vcpu->caps, regs);
+    XmmuVcpuRole role = mmu->role;
+
+    if (!role.valid || !same_mode(&mmu->regs, regs)) {
+        role = xmmu_vcpu_role(&vcpu->caps, regs);
+    }
 
     if (role.word != mmu->role.word || !same_tables(&mmu->regs, regs)) {
         xmmu_walk_cache_flush(&vcpu->walk_cache);
@@ -164,31 +175,6 @@ void xmmu_vcpu_set_regs(XmmuVcpu *vcpu, const XmmuRegs *regs)
     }
     xmmu_roots_select(mmu);
     xmmu_roots_set_pdptes(mmu);
-}
-
-void xmmu_vcpu_flush_guest(XmmuVcpu *vcpu)
-{
-    xmmu_count(&vcpu->stats.cr3_loads);
-    xmmu_walk_cache_flush(&vcpu->walk_cache);
-    xmmu_roots_sync(vcpu->mmu, true);
-    /* The vCPU has run nothing since it flushed, so it has flushed now. */
-    xmmu_flush_done(vcpu);
-}
-
-void xmmu_vcpu_invlpg(XmmuVcpu *vcpu, gva_t gva)
-{
-    XmmuTable *root = vcpu->mmu->root.table;
-
-    xmmu_count(&vcpu->stats.invlpg);
-    xmmu_walk_cache_flush(&vcpu->walk_cache);
-    if (!root || !xmmu_needs_sync(root)) {
-        return;
-    }
-    xmmu_write_lock(vcpu->vm, XMMU_REASON_GUEST);
-    if (!xmmu_table_stale(root)) {
-        xmmu_sync_gva(vcpu, root, gva);
-    }
-    xmmu_write_unlock(vcpu->vm);
 }
 
 void xmmu_vcpu_reset(XmmuVcpu *vcpu)

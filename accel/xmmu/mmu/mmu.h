@@ -147,9 +147,16 @@ void xmmu_vcpu_free(XmmuVcpu *vcpu);
 void xmmu_vcpu_set_regs(XmmuVcpu *vcpu, const XmmuRegs *regs);
 
 /*
- * The guest flushed its non-global translations (MOV to CR3) or all of them
- * (CR4.PGE flip, CR0.PG, ...).  Registers must have been taken over before.
- * The engine drops what the vCPU cached itself.
+ * MOV to CR3: take over the registers like xmmu_vcpu_set_regs().  The guest flushes
+ * the PCID that it selects, or with @keep (bit 63 of the operand) nothing.  If the
+ * engine emptied its TLB for it, xmmu_vcpu_flushed() comes first.
+ */
+void xmmu_vcpu_load_cr3(XmmuVcpu *vcpu, const XmmuRegs *regs, bool keep);
+
+/*
+ * The guest flushed all its translations, of all PCIDs, and the engine has emptied
+ * the vCPU's TLB (CR4.PGE flip, CR0.PG, ...; without PCIDs, MOV to CR3 as well).
+ * Registers must have been taken over before.
  */
 void xmmu_vcpu_flush_guest(XmmuVcpu *vcpu);
 
@@ -159,6 +166,17 @@ void xmmu_vcpu_flushed(XmmuVcpu *vcpu);
 
 /* INVLPG: the guest flushed the translation of @gva. */
 void xmmu_vcpu_invlpg(XmmuVcpu *vcpu, gva_t gva);
+
+/* INVPCID, with operands that xmmu_check_invpcid() has accepted.  @pcid counts for
+ * the first two types, @gva for the first. */
+typedef enum XmmuInvpcid {
+    XMMU_INVPCID_ADDRESS,       /* one address of one PCID */
+    XMMU_INVPCID_PCID,          /* one PCID */
+    XMMU_INVPCID_ALL,           /* everything, global translations too */
+    XMMU_INVPCID_NON_GLOBAL,    /* everything but global translations */
+} XmmuInvpcid;
+
+void xmmu_vcpu_invpcid(XmmuVcpu *vcpu, XmmuInvpcid type, uint16_t pcid, gva_t gva);
 
 /* INIT/RESET: forget roots and registers. */
 void xmmu_vcpu_reset(XmmuVcpu *vcpu);
@@ -180,6 +198,9 @@ const char *xmmu_check_cr0(const XmmuCrRules *rules, const XmmuRegs *old, uint64
 const char *xmmu_check_cr3(const XmmuCrRules *rules, const XmmuRegs *old, uint64_t cr3);
 const char *xmmu_check_cr4(const XmmuCrRules *rules, const XmmuRegs *old, uint64_t cr4);
 const char *xmmu_check_efer(const XmmuCrRules *rules, const XmmuRegs *old, uint64_t efer);
+/* INVPCID with CPL 0: its register operand and its descriptor in memory. */
+const char *xmmu_check_invpcid(const XmmuRegs *regs, uint64_t type,
+                               const uint64_t descriptor[2]);
 /* Reserved bits in PDPTEs about to be loaded (Intel SDM vol. 3, 4.4.1). */
 const char *xmmu_check_pdptes(const XmmuCpuCaps *caps, const uint64_t pdpte[4]);
 
@@ -241,10 +262,12 @@ XmmuPfResult xmmu_tdp_fault(XmmuVcpu *vcpu, XmmuFault *fault);
     X(guest_walks,     "walks of guest tables") \
     X(cr3_loads,       "guest loads of CR3 and other full guest flushes") \
     X(invlpg,          "guest INVLPG") \
+    X(invpcid,         "guest INVPCID") \
     X(role_changes,    "re-initialisations: the vCPU role changed") \
     X(role_skips,      "re-initialisations skipped: same vCPU role") \
     X(root_hits,       "root switches answered by the root cache") \
     X(root_misses,     "root switches that had to load a root") \
+    X(flushes_avoided, "root switches after which no table had to be compared") \
     X(roots_new,       "root tables allocated") \
     X(syncs,           "shadow pages compared with their guest table") \
     X(syncs_changed,   "guest entries found changed by such a comparison") \

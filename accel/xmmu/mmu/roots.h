@@ -20,8 +20,23 @@ XmmuTable *xmmu_roots_load(XmmuMmu *mmu);
 /* The vCPU loaded PDPTEs: drop what was made from others. */
 void xmmu_roots_set_pdptes(XmmuMmu *mmu);
 
-/* The guest flushed: bring the current root up to date. */
-void xmmu_roots_sync(XmmuMmu *mmu, bool flushed);
+#define XMMU_ALL_PCIDS (-1)
+
+/* The PCID that @regs select; 0 when the guest does not use PCIDs. */
+uint16_t xmmu_regs_pcid(const XmmuRegs *regs);
+
+/*
+ * The guest flushed the translations of @gva (NULL: all) for @pcid, or for
+ * XMMU_ALL_PCIDS: note it at every root that this concerns, the current one too.
+ */
+void xmmu_roots_owe(XmmuMmu *mmu, int pcid, const gva_t *gva);
+
+/* Bring the current root up to date for what it owes. */
+void xmmu_roots_pay(XmmuMmu *mmu);
+
+/* The current root first, then the cached ones; without their .owed.  From any
+ * thread, with mmu_lock held so that no table is freed. */
+size_t xmmu_roots_snapshot(const XmmuMmu *mmu, XmmuCachedRoot *out, size_t max);
 
 /* Forget all. */
 void xmmu_roots_drop(XmmuMmu *mmu);

@@ -121,7 +121,7 @@ XmmuTable *xmmu_shadow_get(XmmuVcpu *vcpu, gfn_t gfn, XmmuPageRole role)
     if (table) {
         /* A new way to it must see the guest's table as it is now. */
         if (xmmu_needs_sync(table)) {
-            xmmu_sync_root(vcpu, table, false);
+            xmmu_sync_root(vcpu, table);
         }
         return table;
     }
@@ -143,6 +143,7 @@ XmmuTable *xmmu_shadow_get(XmmuVcpu *vcpu, gfn_t gfn, XmmuPageRole role)
 void xmmu_shadow_linked(XmmuTable *child, XmmuSpte *sptep)
 {
     xmmu_ptr_list_add(&child->parents, sptep);
+    child->linked_at = child->vm->fill_clock;
     if (xmmu_needs_sync(child)) {
         xmmu_unsync_link(xmmu_table_of(sptep), xmmu_spte_index(sptep));
     }

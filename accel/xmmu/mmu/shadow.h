@@ -110,9 +110,23 @@ bool xmmu_track_protected(XmmuVm *vm, hfn_t hfn);
 /* The guest may have changed its table behind our back. */
 void xmmu_mark_unsync(XmmuIndirect shadow);
 
-/* Bring every unsync table below @root up to date.  @flushed: the calling vCPU
- * has nothing cached (it may be NULL: nothing is known). */
-void xmmu_sync_root(XmmuVcpu *vcpu, XmmuTable *root, bool flushed);
+/* Bring every unsync table below @root up to date. */
+void xmmu_sync_root(XmmuVcpu *vcpu, XmmuTable *root);
+
+/*
+ * @root comes back without a flush.  The vCPU may go on with what was valid until
+ * @since (fill clock), but not with what others have built since then.
+ */
+void xmmu_sync_since(XmmuVcpu *vcpu, XmmuTable *root, uint64_t since);
+
+/* The writer's notice: an entry was put into shadow table @table. */
+static inline void xmmu_note_filled(XmmuTable *table)
+{
+    uint64_t now = table->vm->fill_clock + 1;
+
+    __atomic_store_n(&table->vm->fill_clock, now, __ATOMIC_RELEASE);
+    table->filled_at = now;
+}
 
 /* INVLPG: bring the path to @gva up to date, and every upper table. */
 void xmmu_sync_gva(XmmuVcpu *vcpu, XmmuTable *root, gva_t gva);

@@ -7,6 +7,7 @@
  * stopping anyone: a sum may be a few events behind.
  */
 #include <string.h>
+#include "roots.h"
 #include "vm.h"
 
 #define EVENT(field, description) \
@@ -150,18 +151,15 @@ static XmmuRootInfo describe(const XmmuCachedRoot *root)
 
 size_t xmmu_vcpu_roots(XmmuVcpu *vcpu, XmmuRootInfo *out, size_t max)
 {
-    size_t count = 0;
+    XmmuCachedRoot roots[XMMU_PREV_ROOTS_MAX + 1];
+    size_t count;
 
-    /* The lock keeps other vCPUs from zapping; the owner may still switch, so
-     * this is a snapshot for people. */
+    /* The lock keeps the tables; the owner may still switch, so this is a snapshot
+     * for people. */
     xmmu_read_lock(vcpu->vm);
-    if (max) {
-        out[count++] = describe(&vcpu->mmu->root);
-    }
-    for (unsigned i = 0; i < vcpu->vm->config.prev_roots && count < max; i++) {
-        if (vcpu->mmu->prev[i].table) {
-            out[count++] = describe(&vcpu->mmu->prev[i]);
-        }
+    count = xmmu_roots_snapshot(vcpu->mmu, roots, MIN(max, G_N_ELEMENTS(roots)));
+    for (size_t i = 0; i < count; i++) {
+        out[i] = describe(&roots[i]);
     }
     xmmu_read_unlock(vcpu->vm);
     return count;

@@ -176,7 +176,7 @@ static bool unchanged(const XmmuTable *table)
     return !differ;
 }
 
-static void sync_table(XmmuVcpu *vcpu, XmmuTable *table, bool flushed)
+static void sync_table(XmmuVcpu *vcpu, XmmuTable *table)
 {
     XmmuVm *vm = table->vm;
     bool settled;
@@ -190,7 +190,7 @@ static void sync_table(XmmuVcpu *vcpu, XmmuTable *table, bool flushed)
     }
     /* Asked before comparing: a vCPU may store through its old translation and flush
      * while we compare, and what it stored may be what we just passed. */
-    settled = xmmu_flush_all_since(vm, table->protected_at, flushed ? vcpu : NULL);
+    settled = xmmu_flush_all_since(vm, table->protected_at);
     if (!unchanged(table)) {
         for (unsigned i = 0; i < XMMU_ENTRIES; i++) {
             if (compare_entry(table, i)) {
@@ -219,13 +219,24 @@ static XmmuTable *child_at(XmmuTable *table, unsigned index)
     return xmmu_table_at(xmmu_spte_hpa(spte));
 }
 
-/* Synchronise @table and what is below it, down to @last_level. */
-static void sync_tree(XmmuVcpu *vcpu, XmmuTable *table, int last_level, bool flushed)
+/* Which tables to synchronise. */
+typedef struct Sync {
+    XmmuVcpu *vcpu;
+    int last_level;             /* this and those above */
+    uint64_t since;             /* only what was built later than that */
+} Sync;
+
+/*
+ * Synchronise @table and what is below it.  What is reached by a way that was built
+ * later than @s->since was not there for the vCPU before, whatever its age: @all.
+ */
+static void sync_tree(const Sync *s, XmmuTable *table, bool all)
 {
-    if (table->unsync) {
-        sync_table(vcpu, table, flushed);
+    all = all || table->linked_at > s->since;
+    if (table->unsync && (all || table->filled_at > s->since)) {
+        sync_table(s->vcpu, table);
     }
-    if (table->role.level <= last_level) {
+    if (table->role.level <= s->last_level) {
         return;
     }
     for (unsigned w = 0; w < G_N_ELEMENTS(table->unsync_bitmap); w++) {
@@ -237,7 +248,7 @@ static void sync_tree(XmmuVcpu *vcpu, XmmuTable *table, int last_level, bool flu
 
             todo &= todo - 1;
             if (child) {
-                sync_tree(vcpu, child, last_level, flushed);
+                sync_tree(s, child, all);
             }
             if (!child || !xmmu_needs_sync(child)) {
                 xmmu_unsync_unlink(table, index);
@@ -246,9 +257,24 @@ static void sync_tree(XmmuVcpu *vcpu, XmmuTable *table, int last_level, bool flu
     }
 }
 
-void xmmu_sync_root(XmmuVcpu *vcpu, XmmuTable *root, bool flushed)
+void xmmu_sync_root(XmmuVcpu *vcpu, XmmuTable *root)
 {
-    sync_tree(vcpu, root, XMMU_LEVEL_4K, flushed);
+    Sync s = { .vcpu = vcpu, .last_level = XMMU_LEVEL_4K };
+
+    sync_tree(&s, root, true);
+}
+
+/*
+ * The processor may use a translation of a PCID until the guest flushes it, but only
+ * one that it could have cached while that PCID was the current one (Intel SDM vol. 3,
+ * 4.10.2.2).  What a fault in another root or of another vCPU has put into a table
+ * that both share is no such thing.
+ */
+void xmmu_sync_since(XmmuVcpu *vcpu, XmmuTable *root, uint64_t since)
+{
+    Sync s = { .vcpu = vcpu, .last_level = XMMU_LEVEL_4K, .since = since };
+
+    sync_tree(&s, root, false);
 }
 
 /*
@@ -258,9 +284,10 @@ void xmmu_sync_root(XmmuVcpu *vcpu, XmmuTable *root, bool flushed)
  */
 void xmmu_sync_gva(XmmuVcpu *vcpu, XmmuTable *root, gva_t gva)
 {
+    Sync s = { .vcpu = vcpu, .last_level = XMMU_LEVEL_2M };
     XmmuTable *table = root;
 
-    sync_tree(vcpu, root, XMMU_LEVEL_2M, false);
+    sync_tree(&s, root, true);
     while (table && table->role.level > 1) {
         table = child_at(table, xmmu_level_index(gva >> XMMU_PAGE_SHIFT,
                                                  table->role.level));

@@ -214,6 +214,9 @@ static void entry_changed(XmmuTable *table, XmmuSpte *sptep, XmmuSpte old,
     bool was = xmmu_spte_present(format, old);
     bool is = xmmu_spte_present(format, new);
 
+    if (new.raw && !table->role.tdp) {
+        xmmu_note_filled(table);
+    }
     if (was && is && same_target(format, old, new)) {
         if (xmmu_spte_access(format, old) & ~xmmu_spte_access(format, new)) {
             xmmu_flush_owe(table->vm);

@@ -45,6 +45,8 @@ struct XmmuTable {
     bool unsync;
     uint8_t flood;              /* tracked writes since last used */
     uint64_t protected_at;      /* flush clock; 0: may be writable */
+    uint64_t filled_at;         /* fill clock when an entry was last put in */
+    uint64_t linked_at;         /* fill clock when it was last linked */
     uint8_t waited;             /* comparisons since, waiting for others to flush */
     uint16_t unsync_children;
     uint64_t unsync_bitmap[XMMU_ENTRIES / 64];

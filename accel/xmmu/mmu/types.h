@@ -110,6 +110,8 @@ enum {
 #define XMMU_CR0_NW     (1u << 29)
 #define XMMU_CR0_CD     (1u << 30)
 #define XMMU_CR0_PG     (1u << 31)
+#define XMMU_CR3_PCID_MASK 0xfffu
+#define XMMU_CR3_NO_FLUSH ((uint64_t)1 << 63)   /* of MOV's operand; never stored */
 #define XMMU_CR4_PSE    (1u << 4)
 #define XMMU_CR4_PAE    (1u << 5)
 #define XMMU_CR4_PGE    (1u << 7)

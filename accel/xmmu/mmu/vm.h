@@ -35,10 +35,26 @@ typedef enum XmmuReason {
     XMMU_REASON_SLICE,
 } XmmuReason;
 
+/* Guest flushes that a cached root has yet to be brought up to date for. */
+#define XMMU_OWED_MAX 4
+
+typedef struct XmmuOwed {
+    uint64_t left_at;           /* fill clock when it stopped to be the current root */
+    bool all;                   /* every translation was flushed */
+    uint8_t count;              /* of gva[]: these were */
+    gva_t gva[XMMU_OWED_MAX];
+} XmmuOwed;
+
+/*
+ * The first four members may be read by others (roots.c, xmmu_roots_snapshot()), the
+ * last is the owner's.
+ */
 typedef struct XmmuCachedRoot {
     uint64_t pgd;               /* CR3 base; 0 for direct roots */
     XmmuPageRole role;
+    uint16_t pcid;              /* 0 without CR4.PCIDE and for direct roots */
     XmmuTable *table;           /* NULL: not loaded */
+    XmmuOwed owed;
 } XmmuCachedRoot;
 
 /*
@@ -50,8 +66,9 @@ struct XmmuMmu {
     XmmuRegs regs;
     XmmuVcpuRole role;
     XmmuMasks masks;
-    XmmuCachedRoot root;        /* current; others may read .table under mmu_lock */
+    XmmuCachedRoot root;        /* current */
     XmmuCachedRoot prev[XMMU_PREV_ROOTS_MAX];
+    uint32_t roots_seq;         /* atomic; odd while the roots are being moved */
 };
 
 struct XmmuVm {
@@ -82,6 +99,8 @@ struct XmmuVm {
     XmmuTable *tdp_root[XMMU_AS_COUNT]; /* set once, atomically */
 
     uint64_t flush_clock;       /* atomic; see flush.c */
+    uint64_t fill_clock;        /* entries put into shadow tables; changed under the
+                                   write lock, atomic */
     uint64_t rights_lost;       /* atomic; see nested_tlb.h */
     GPtrArray *vcpus;           /* XmmuVcpu *; changed under the write lock, read
                                    under either */
