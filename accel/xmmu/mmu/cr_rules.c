@@ -171,17 +171,15 @@ const char *xmmu_check_efer(const XmmuCrRules *rules, const XmmuRegs *old,
     return NULL;
 }
 
-static bool is_canonical(const XmmuRegs *regs, gva_t gva)
+/*
+ * Intel SDM vol. 2, INVPCID; AMD APM vol. 3, INVPCID.  As for other addresses that
+ * are not accessed, the width that the CPU has counts, not that of the paging mode.
+ */
+const char *xmmu_check_invpcid(const XmmuRegs *regs, unsigned linear_bits,
+                               uint64_t type, const uint64_t descriptor[2])
 {
-    int64_t high = (int64_t)gva >> (regs->cr4 & XMMU_CR4_LA57 ? 56 : 47);
+    int64_t high = (int64_t)descriptor[1] >> (linear_bits - 1);
 
-    return high == 0 || high == -1;
-}
-
-/* Intel SDM vol. 2, INVPCID; AMD APM vol. 3, INVPCID. */
-const char *xmmu_check_invpcid(const XmmuRegs *regs, uint64_t type,
-                               const uint64_t descriptor[2])
-{
     if (type > XMMU_INVPCID_NON_GLOBAL) {
         return "INVPCID of an unknown type";
     }
@@ -192,7 +190,7 @@ const char *xmmu_check_invpcid(const XmmuRegs *regs, uint64_t type,
         !(regs->cr4 & XMMU_CR4_PCIDE)) {
         return "INVPCID of a PCID with CR4.PCIDE=0";
     }
-    if (type == XMMU_INVPCID_ADDRESS && !is_canonical(regs, descriptor[1])) {
+    if (type == XMMU_INVPCID_ADDRESS && high != 0 && high != -1) {
         return "INVPCID of an address that is not canonical";
     }
     return NULL;

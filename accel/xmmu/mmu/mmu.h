@@ -198,9 +198,10 @@ const char *xmmu_check_cr0(const XmmuCrRules *rules, const XmmuRegs *old, uint64
 const char *xmmu_check_cr3(const XmmuCrRules *rules, const XmmuRegs *old, uint64_t cr3);
 const char *xmmu_check_cr4(const XmmuCrRules *rules, const XmmuRegs *old, uint64_t cr4);
 const char *xmmu_check_efer(const XmmuCrRules *rules, const XmmuRegs *old, uint64_t efer);
-/* INVPCID with CPL 0: its register operand and its descriptor in memory. */
-const char *xmmu_check_invpcid(const XmmuRegs *regs, uint64_t type,
-                               const uint64_t descriptor[2]);
+/* INVPCID with CPL 0: its register operand and its descriptor in memory.
+ * @linear_bits: width of linear addresses that the CPU model has. */
+const char *xmmu_check_invpcid(const XmmuRegs *regs, unsigned linear_bits,
+                               uint64_t type, const uint64_t descriptor[2]);
 /* Reserved bits in PDPTEs about to be loaded (Intel SDM vol. 3, 4.4.1). */
 const char *xmmu_check_pdptes(const XmmuCpuCaps *caps, const uint64_t pdpte[4]);
 

@@ -65,6 +65,13 @@ void xmmu_take_over_slow(CPUState *cs)
     }
     accel->a20_mask = env->a20_mask;
     xmmu_read_regs(env, &accel->regs);
+    if ((pending & (XMMU_PENDING_PCID | XMMU_PENDING_KEEP)) &&
+        !(pending & XMMU_PENDING_FLUSH)) {
+        xmmu_vcpu_flushed(accel->vcpu);
+        xmmu_vcpu_load_cr3(accel->vcpu, &accel->regs,
+                           pending & XMMU_PENDING_KEEP);
+        return;
+    }
     xmmu_vcpu_set_regs(accel->vcpu, &accel->regs);
     if (pending & XMMU_PENDING_FLUSH) {
         xmmu_vcpu_flush_guest(accel->vcpu);

@@ -66,6 +66,11 @@ void xmmu_note_cr4(CPUX86State *env, uint32_t cr4)
                    CR4_SMEP_MASK)) {
         what |= XMMU_PENDING_PDPTE;
     }
+    /* Clearing PCIDE flushes all PCIDs; setting it flushes nothing. */
+    if (flipped & ~cr4 & CR4_PCIDE_MASK) {
+        tlb_flush(env_cpu(env));
+        what |= XMMU_PENDING_FLUSH;
+    }
     /* TCG's TLB holds permissions with the keys in them; TCG forgets these. */
     if (flipped & (CR4_PKE_MASK | CR4_PKS_MASK)) {
         tlb_flush(env_cpu(env));
@@ -297,7 +302,9 @@ static void commit(CPUX86State *env, int reg, uint64_t value)
         cpu_x86_update_cr0(env, value);
         break;
     case 3:
-        cpu_x86_update_cr3(env, value);
+        xmmu_pcid_loading(env);
+        cpu_x86_update_cr3(env, value & ~XMMU_CR3_NO_FLUSH);
+        xmmu_pcid_loaded(env, value);
         break;
     default:
         cpu_x86_update_cr4(env, value);

@@ -25,6 +25,7 @@ static inline void xmmu_cr3_changing(CPUX86State *env, target_ulong cr3) { }
 static inline void xmmu_cr4_changing(CPUX86State *env, uint32_t cr4) { }
 static inline void xmmu_efer_changing(CPUX86State *env, uint64_t efer) { }
 static inline void xmmu_loaded(CPUX86State *env) { }
+static inline uint64_t xmmu_more_features(FeatureWord word) { return 0; }
 static inline bool xmmu_checks_canonical(void) { return false; }
 static inline void xmmu_check_descriptor(CPUX86State *env, int selector,
                                          uint32_t e1, uint32_t e2, uint32_t e3,
@@ -40,6 +41,7 @@ void xmmu_note_smm(CPUX86State *env);
 void xmmu_note_loadvm(CPUX86State *env);
 void xmmu_do_invlpg(CPUX86State *env, vaddr addr);
 void xmmu_do_write_cr(CPUX86State *env, int reg, uint64_t value, uintptr_t ra);
+uint64_t xmmu_features(FeatureWord word);
 void xmmu_do_check_efer(CPUX86State *env, uint64_t efer, uintptr_t ra);
 void xmmu_do_check_descriptor(CPUX86State *env, int selector, uint32_t e1,
                               uint32_t e2, uint32_t e3, uintptr_t ra);
@@ -119,6 +121,12 @@ static inline void xmmu_check_wrmsr_efer(CPUX86State *env, uint64_t efer,
     if (xmmu_enabled()) {
         xmmu_do_check_efer(env, efer, ra);
     }
+}
+
+/* CPU features beside those that TCG has. */
+static inline uint64_t xmmu_more_features(FeatureWord word)
+{
+    return xmmu_enabled() ? xmmu_features(word) : 0;
 }
 
 /* Translated code shall call helper_xmmu_check_canonical(). */

@@ -21,6 +21,10 @@ enum {
     XMMU_PENDING_FLUSH = 1 << 1,
     XMMU_PENDING_PDPTE = 1 << 2,    /* PDPTEs are to be read from memory */
     XMMU_PENDING_RESET = 1 << 3,
+    /* MOV to CR3, with PCIDs in use: TCG's TLB is empty, but the guest has flushed
+     * one PCID, or nothing. */
+    XMMU_PENDING_PCID  = 1 << 4,
+    XMMU_PENDING_KEEP  = 1 << 5,
 };
 
 /* CPUState.accel of a vCPU of xmmu. */
@@ -80,6 +84,13 @@ static inline bool xmmu_is_pae_paging(uint64_t cr0, uint64_t cr4, uint64_t efer)
     return (cr0 & XMMU_CR0_PG) && (cr4 & XMMU_CR4_PAE) &&
            !(efer & XMMU_EFER_LMA);
 }
+
+/* ---- pcid.c ---------------------------------------------------------------- */
+
+/* MOV to CR3 is about to be committed, */
+void xmmu_pcid_loading(CPUX86State *env);
+/* and was; @operand has bit 63 as the guest gave it. */
+void xmmu_pcid_loaded(CPUX86State *env, uint64_t operand);
 
 /* ---- tlb.c ---------------------------------------------------------------- */
 
