@@ -165,7 +165,7 @@ static void tdp_walk(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, unsigned size,
     };
 
     for (unsigned exits = 0; exits < MAX_EXITS; exits++) {
-        if (vcpu->mmu->root.table &&
+        if (vcpu->mmu->root.table && !xmmu_table_stale(vcpu->mmu->root.table) &&
             gpa >> XMMU_PAGE_SHIFT <
             xmmu_level_pages(vcpu->mmu->root.role.level + 1) &&
             tdp_hit(vcpu, gpa, want, result)) {

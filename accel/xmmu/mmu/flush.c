@@ -22,43 +22,43 @@
  */
 #include "flush.h"
 
-void xmmu_write_lock(XmmuVm *vm, XmmuReason reason)
+void xmmu_flush_owe(XmmuHold *hold)
 {
-    g_rw_lock_writer_lock(&vm->mmu_lock);
-    __atomic_store_n(&vm->write_locked, true, __ATOMIC_RELAXED);
-    vm->reason = reason;
-    vm->flush_owed = false;
-    vm->held_zaps = 0;
+    xmmu_assert_held(hold);
+    hold->flush_owed = true;
+    __atomic_fetch_add(&hold->vm->rights_lost, 1, __ATOMIC_RELEASE);
 }
 
-void xmmu_write_unlock(XmmuVm *vm)
+void xmmu_flush_doom(XmmuHold *hold, XmmuTable *table)
 {
-    xmmu_assert_write_locked(vm);
-    if (vm->flush_owed && vm->reason == XMMU_REASON_HOST) {
-        xmmu_count_shared(&vm->stats.flushes, 1);
+    xmmu_assert_held(hold);
+    table->doomed_next = hold->doomed;
+    hold->doomed = table;
+}
+
+static void free_doomed(XmmuHold *hold)
+{
+    while (hold->doomed) {
+        XmmuTable *table = hold->doomed;
+
+        hold->doomed = table->doomed_next;
+        xmmu_table_free_later(table);
+    }
+}
+
+void xmmu_flush_pay(XmmuHold *hold)
+{
+    XmmuVm *vm = hold->vm;
+
+    xmmu_assert_held(hold);
+    if (hold->flush_owed && hold->reason == XMMU_REASON_HOST) {
+        XMMU_HOLD_COUNT(hold, flushes, 1);
         if (vm->services->flush_all) {
             vm->services->flush_all(vm->opaque);
         }
     }
-    __atomic_store_n(&vm->write_locked, false, __ATOMIC_RELAXED);
-    g_rw_lock_writer_unlock(&vm->mmu_lock);
-}
-
-void xmmu_read_lock(XmmuVm *vm)
-{
-    g_rw_lock_reader_lock(&vm->mmu_lock);
-}
-
-void xmmu_read_unlock(XmmuVm *vm)
-{
-    g_rw_lock_reader_unlock(&vm->mmu_lock);
-}
-
-void xmmu_flush_owe(XmmuVm *vm)
-{
-    xmmu_assert_write_locked(vm);
-    vm->flush_owed = true;
-    __atomic_fetch_add(&vm->rights_lost, 1, __ATOMIC_RELEASE);
+    hold->flush_owed = false;
+    free_doomed(hold);
 }
 
 uint64_t xmmu_flush_tick(XmmuVm *vm)

@@ -10,8 +10,20 @@
 
 #include "vm.h"
 
-/* A right was taken out of an entry; called by the writer (table.c) only. */
-void xmmu_flush_owe(XmmuVm *vm);
+/*
+ * A right was taken out of an entry, after the entry was changed: whoever cached it
+ * has something stale.  Called by the writer of entries (table.c), and by who knows
+ * of stale translations whose entries went earlier.
+ */
+void xmmu_flush_owe(XmmuHold *hold);
+
+/* @table is out of use: it is freed when what is owed now has been paid, and a
+ * grace period has gone by. */
+void xmmu_flush_doom(XmmuHold *hold, XmmuTable *table);
+
+/* Order the flush if one is owed, then let go of the doomed tables.  Called before
+ * mmu_lock is released (lock.c). */
+void xmmu_flush_pay(XmmuHold *hold);
 
 /* Now, as a new tick of the clock (never 0). */
 uint64_t xmmu_flush_tick(XmmuVm *vm);

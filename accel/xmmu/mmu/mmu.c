@@ -42,16 +42,6 @@ XmmuVm *xmmu_vm_new(const XmmuConfig *config, const XmmuServices *services,
     return vm;
 }
 
-static void free_tdp_roots(XmmuVm *vm)
-{
-    for (unsigned i = 0; i < XMMU_AS_COUNT; i++) {
-        if (vm->tdp_root[i]) {
-            xmmu_tdp_free_subtree(vm->tdp_root[i]);
-            vm->tdp_root[i] = NULL;
-        }
-    }
-}
-
 typedef struct LastCall {
     XmmuRcuHead rcu;
     XmmuVm *vm;
@@ -77,11 +67,7 @@ void xmmu_vm_free(XmmuVm *vm)
 
     g_assert(vm->vcpus->len == 0);
     last->vm = vm;
-    xmmu_write_lock(vm, XMMU_REASON_HOST);
-    xmmu_shadow_new_generation(vm);
-    free_tdp_roots(vm);
-    xmmu_write_unlock(vm);
-    xmmu_shadow_finish(vm);
+    xmmu_vm_zap_all(vm);
     vm->services->rcu_call(&last->rcu, vm_reclaim);
 }
 
@@ -90,14 +76,17 @@ const XmmuConfig *xmmu_vm_config(const XmmuVm *vm)
     return &vm->config;
 }
 
+/* The vCPUs need new roots from now on; the old tables go bit by bit. */
 void xmmu_vm_zap_all(XmmuVm *vm)
 {
+    XmmuTable *old[XMMU_AS_COUNT];
+
     xmmu_write_lock(vm, XMMU_REASON_HOST);
-    xmmu_tdp_zap_all(vm);
-    /* The vCPUs need new roots from now on; the old tables go bit by bit. */
+    xmmu_tdp_invalidate_roots(vm, old);
     xmmu_shadow_new_generation(vm);
-    xmmu_flush_owe(vm);
+    xmmu_flush_owe(&vm->writer);
     xmmu_write_unlock(vm);
+    xmmu_tdp_finish_roots(vm, old);
     xmmu_shadow_finish(vm);
 }
 

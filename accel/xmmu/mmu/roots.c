@@ -116,16 +116,17 @@ size_t xmmu_roots_snapshot(const XmmuMmu *mmu, XmmuCachedRoot *out, size_t max)
     return count;
 }
 
-/* TDP roots belong to the VM. */
+/* mmu_lock for writing. */
 static void put_root(XmmuMmu *mmu, XmmuCachedRoot *root)
 {
     XmmuTable *table = root->table;
-    bool shadow = table && !root->role.tdp;
 
     begin_move(mmu);
     store_root(root, &(XmmuCachedRoot) { 0 });
     end_move(mmu);
-    if (shadow) {
+    if (table && table->role.tdp) {
+        xmmu_tdp_root_put(&table->vm->writer, table);
+    } else if (table) {
         xmmu_shadow_put_root(table);
     }
 }
@@ -291,11 +292,12 @@ static void load_tdp(XmmuMmu *mmu)
     XmmuVm *vm = mmu->vcpu->vm;
     XmmuPageRole role = mmu->root.role;
     XmmuTable *table;
+    XmmuHold hold;
 
-    xmmu_write_lock(vm, XMMU_REASON_GUEST);
-    table = xmmu_tdp_root(vm, xmmu_role_as(role), role);
+    xmmu_read_lock(&hold, vm, mmu->vcpu, XMMU_REASON_GUEST);
+    table = xmmu_tdp_root_get(&hold, xmmu_role_as(role), role);
     __atomic_store_n(&mmu->root.table, table, __ATOMIC_RELEASE);
-    xmmu_write_unlock(vm);
+    xmmu_read_unlock(&hold);
 }
 
 static void switch_to(XmmuMmu *mmu, const XmmuCachedRoot *key)

@@ -99,9 +99,7 @@ XmmuChunk *xmmu_chunk_get(XmmuVm *vm, hfn_t hfn)
 static void zap_gfns(XmmuVm *vm, unsigned as_id, const XmmuRegion *old, gfn_t gfn,
                      uint64_t npages)
 {
-    xmmu_write_lock(vm, XMMU_REASON_SLICE);
     xmmu_tdp_zap_gfns(vm, as_id, gfn, npages);
-    xmmu_write_unlock(vm);
     xmmu_shadow_zap_frames(vm, xmmu_slot_hpa(old, gfn) >> XMMU_PAGE_SHIFT, npages);
 }
 
@@ -142,7 +140,7 @@ static bool zap_changed(XmmuVm *vm, unsigned as_id, const XmmuRegion *old,
 static void flush_everyone(XmmuVm *vm)
 {
     xmmu_write_lock(vm, XMMU_REASON_HOST);
-    xmmu_flush_owe(vm);
+    xmmu_flush_owe(&vm->writer);
     xmmu_write_unlock(vm);
 }
 

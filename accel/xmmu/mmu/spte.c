@@ -15,6 +15,7 @@ static_assert(XMMU_SPTE_MMIO_GEN_BITS + XMMU_PAGE_SHIFT < XMMU_HOST_PHYS_BITS,
 static_assert(!(XMMU_SPTE_HOST_RO & XMMU_HOST_ADDR_MASK) &&
               XMMU_SPTE_HOST_RO < (1ull << XMMU_SPTE_MMIO_ACC_SHIFT),
               "our own bits do not overlap");
+static_assert(!(XMMU_SPTE_FROZEN & 7), "no format sees a frozen entry as present");
 static_assert(XMMU_SPTE_MMIO_ACC_SHIFT + 3 <= XMMU_GPTE_PK_SHIFT,
               "our own bits leave the protection key alone");
 

@@ -21,6 +21,12 @@
 #include "pt_format.h"
 
 #define XMMU_SPTE_HOST_RO       ((uint64_t)1 << 52)
+/*
+ * An entry of a TDP tree that somebody works on, or of a table that has left the
+ * tree.  Bits 2:0 are clear, so no hardware takes it for present, and nothing else
+ * that is not present has other bits set.  Only who froze an entry may change it.
+ */
+#define XMMU_SPTE_FROZEN        ((uint64_t)0x5a << 53)
 #define XMMU_SPTE_MMIO_ACC_SHIFT 54
 #define XMMU_SPTE_MMIO_GEN_BITS 32
 
@@ -45,6 +51,11 @@ uint8_t xmmu_spte_access(const XmmuHostFormat *format, XmmuSpte spte);
 static inline bool xmmu_spte_is_mmio(const XmmuHostFormat *format, XmmuSpte spte)
 {
     return (spte.raw & format->mmio_mask) == format->mmio;
+}
+
+static inline bool xmmu_spte_is_frozen(XmmuSpte spte)
+{
+    return spte.raw == XMMU_SPTE_FROZEN;
 }
 
 /* Present for the hardware: maps a page or points to a table. */

@@ -58,23 +58,52 @@ void xmmu_stats_add(XmmuStats *sum, const XmmuStats *more)
     }
 }
 
+static void each_gauge(XmmuStats *stats, uint64_t (*fn)(uint64_t value))
+{
+    for (size_t i = 0; i < xmmu_stat_count; i++) {
+        if (xmmu_stat_descs[i].gauge) {
+            uint64_t *value = (uint64_t *)((char *)stats + xmmu_stat_descs[i].offset);
+
+            *value = fn(*value);
+        }
+    }
+}
+
+/* Each vCPU counts what it added and removed, so its part of a gauge may be below
+ * zero, and so may a sum that was read while things moved from one to another. */
+static uint64_t not_negative(uint64_t value)
+{
+    return (int64_t)value < 0 ? 0 : value;
+}
+
+static uint64_t nothing(uint64_t value)
+{
+    (void)value;
+    return 0;
+}
+
 void xmmu_vm_stats(XmmuVm *vm, XmmuStats *out)
 {
+    XmmuHold hold;
+
     memset(out, 0, sizeof(*out));
     xmmu_stats_add(out, &vm->stats);
-    xmmu_read_lock(vm);
+    xmmu_read_lock(&hold, vm, NULL, XMMU_REASON_GUEST);
     for (guint i = 0; i < vm->vcpus->len; i++) {
         XmmuVcpu *vcpu = g_ptr_array_index(vm->vcpus, i);
 
         xmmu_stats_add(out, &vcpu->stats);
     }
-    xmmu_read_unlock(vm);
+    xmmu_read_unlock(&hold);
+    each_gauge(out, not_negative);
 }
 
 void xmmu_vcpu_stats(XmmuVcpu *vcpu, XmmuStats *out)
 {
     memset(out, 0, sizeof(*out));
     xmmu_stats_add(out, &vcpu->stats);
+    /* Tables belong to the VM. */
+    each_gauge(out, nothing);
 }
 
 uint64_t xmmu_vcpu_role_word(const XmmuVcpu *vcpu)
@@ -152,15 +181,16 @@ static XmmuRootInfo describe(const XmmuCachedRoot *root)
 size_t xmmu_vcpu_roots(XmmuVcpu *vcpu, XmmuRootInfo *out, size_t max)
 {
     XmmuCachedRoot roots[XMMU_PREV_ROOTS_MAX + 1];
+    XmmuHold hold;
     size_t count;
 
     /* The lock keeps the tables; the owner may still switch, so this is a snapshot
      * for people. */
-    xmmu_read_lock(vcpu->vm);
+    xmmu_read_lock(&hold, vcpu->vm, NULL, XMMU_REASON_GUEST);
     count = xmmu_roots_snapshot(vcpu->mmu, roots, MIN(max, G_N_ELEMENTS(roots)));
     for (size_t i = 0; i < count; i++) {
         out[i] = describe(&roots[i]);
     }
-    xmmu_read_unlock(vcpu->vm);
+    xmmu_read_unlock(&hold);
     return count;
 }

@@ -75,13 +75,22 @@ static int64_t table_bytes(const XmmuTable *table)
     return XMMU_PAGE_SIZE + sizeof(*table) + xmmu_guest_copy_size(table->role);
 }
 
-static void count_table(XmmuTable *table, int n)
+static void count_table(XmmuHold *hold, XmmuTable *table, int n)
 {
-    xmmu_count_shared(&table->vm->stats.tables, n);
-    xmmu_count_shared(&table->vm->stats.table_bytes, n * table_bytes(table));
+    XMMU_HOLD_COUNT(hold, tables, n);
+    XMMU_HOLD_COUNT(hold, table_bytes, n * table_bytes(table));
 }
 
-XmmuTable *xmmu_table_new(XmmuVm *vm, gfn_t gfn, XmmuPageRole role)
+static void release(XmmuVm *vm, XmmuTable *table)
+{
+    if (table->spt) {
+        xmmu_arena_release(vm->arena, table->spt);
+    }
+    g_free(table->guest_copy);
+    g_free(table);
+}
+
+static XmmuTable *allocate(XmmuVm *vm, gfn_t gfn, XmmuPageRole role)
 {
     size_t copy_size = xmmu_guest_copy_size(role);
     XmmuTable *table = g_try_new0(XmmuTable, 1);
@@ -92,18 +101,52 @@ XmmuTable *xmmu_table_new(XmmuVm *vm, gfn_t gfn, XmmuPageRole role)
     table->spt = xmmu_arena_alloc(vm->arena, table);
     table->guest_copy = copy_size ? g_try_malloc0(copy_size) : NULL;
     if (!table->spt || (copy_size && !table->guest_copy)) {
-        if (table->spt) {
-            xmmu_arena_release(vm->arena, table->spt);
-        }
-        g_free(table->guest_copy);
-        g_free(table);
+        release(vm, table);
         return NULL;
     }
     table->vm = vm;
     table->gfn = gfn;
     table->role = role;
     table->link.data = table;
-    count_table(table, 1);
+    return table;
+}
+
+XmmuTable *xmmu_table_new(XmmuVm *vm, gfn_t gfn, XmmuPageRole role)
+{
+    XmmuTable *table = allocate(vm, gfn, role);
+
+    if (table) {
+        count_table(&vm->writer, table, 1);
+    }
+    return table;
+}
+
+XmmuTable *xmmu_table_new_tdp_root(XmmuHold *hold, XmmuPageRole role)
+{
+    XmmuTable *table = allocate(hold->vm, 0, role);
+
+    g_assert(role.tdp);
+    if (table) {
+        table->root = table;
+        count_table(hold, table, 1);
+    }
+    return table;
+}
+
+XmmuTable *xmmu_table_new_child(XmmuHold *hold, XmmuTable *parent, unsigned index)
+{
+    XmmuPageRole role = parent->role;
+    gfn_t gfn = parent->gfn + index * xmmu_level_pages(role.level);
+    XmmuTable *table;
+
+    g_assert(role.tdp && role.level > XMMU_LEVEL_4K);
+    role.level--;
+    table = allocate(hold->vm, gfn, role);
+    if (table) {
+        table->ptep = &parent->spt[index];
+        table->root = parent->root;
+        count_table(hold, table, 1);
+    }
     return table;
 }
 
@@ -111,17 +154,26 @@ static void table_reclaim(XmmuRcuHead *head)
 {
     XmmuTable *table = (XmmuTable *)((char *)head - offsetof(XmmuTable, rcu));
 
-    xmmu_arena_release(table->vm->arena, table->spt);
-    g_free(table->guest_copy);
-    g_free(table);
+    release(table->vm, table);
+}
+
+void xmmu_table_free_later(XmmuTable *table)
+{
+    table->vm->services->rcu_call(&table->rcu, table_reclaim);
+}
+
+void xmmu_table_retire(XmmuHold *hold, XmmuTable *table)
+{
+    g_assert(table->present == 0 && xmmu_ptr_list_empty(&table->parents) &&
+             table->root_refs == 0);
+    count_table(hold, table, -1);
+    xmmu_flush_doom(hold, table);
 }
 
 void xmmu_table_free(XmmuTable *table)
 {
-    g_assert(table->present == 0 && xmmu_ptr_list_empty(&table->parents) &&
-             table->root_refs == 0);
-    count_table(table, -1);
-    table->vm->services->rcu_call(&table->rcu, table_reclaim);
+    xmmu_assert_write_locked(table->vm);
+    xmmu_table_retire(&table->vm->writer, table);
 }
 
 XmmuTable *xmmu_table_of(const XmmuSpte *sptep)
@@ -153,51 +205,70 @@ gfn_t xmmu_table_leaf_gfn(const XmmuTable *table, unsigned index)
 
 /* ---- The one writer --------------------------------------------------- */
 
-static uint64_t *leaf_gauge(XmmuVm *vm, int level)
+static void count_leaf(XmmuHold *hold, int level, int n)
 {
     switch (level) {
     case XMMU_LEVEL_4K:
-        return &vm->stats.pages_4k;
+        XMMU_HOLD_COUNT(hold, pages_4k, n);
+        break;
     case XMMU_LEVEL_2M:
-        return &vm->stats.pages_2m;
+        XMMU_HOLD_COUNT(hold, pages_2m, n);
+        break;
     default:
-        return &vm->stats.pages_1g;
+        XMMU_HOLD_COUNT(hold, pages_1g, n);
+        break;
     }
 }
 
-static void entry_added(XmmuTable *table, XmmuSpte *sptep, XmmuSpte spte)
+/* Shadow tables only. */
+static void shadow_entry_added(XmmuTable *table, XmmuSpte *sptep, XmmuSpte spte,
+                               bool leaf)
 {
-    XmmuVm *vm = table->vm;
-    int level = table->role.level;
-
-    __atomic_fetch_add(&table->present, 1, __ATOMIC_RELAXED);
-    if (xmmu_spte_is_leaf(vm->format, spte, level)) {
-        xmmu_count_shared(leaf_gauge(vm, level), 1);
-        if (!table->role.tdp) {
-            xmmu_rmap_add(vm, sptep, spte, level);
-        }
-    } else if (!table->role.tdp) {
+    table->present++;
+    if (leaf) {
+        xmmu_rmap_add(table->vm, sptep, spte, table->role.level);
+    } else {
         xmmu_shadow_linked(xmmu_table_at(xmmu_spte_hpa(spte)), sptep);
     }
 }
 
-static void entry_removed(XmmuTable *table, XmmuSpte *sptep, XmmuSpte spte)
+static void shadow_entry_removed(XmmuTable *table, XmmuSpte *sptep, XmmuSpte spte,
+                                 bool leaf)
 {
-    XmmuVm *vm = table->vm;
-    int level = table->role.level;
-
-    __atomic_fetch_sub(&table->present, 1, __ATOMIC_RELAXED);
-    xmmu_count_shared(&vm->stats.zaps, 1);
-    xmmu_flush_owe(vm);
-    if (xmmu_spte_is_leaf(vm->format, spte, level)) {
-        xmmu_count_shared(leaf_gauge(vm, level), -1);
-        if (!table->role.tdp) {
-            xmmu_rmap_remove(vm, sptep, spte, level);
-        }
-    } else if (table->role.tdp) {
-        xmmu_tdp_free_subtree(xmmu_table_at(xmmu_spte_hpa(spte)));
+    table->present--;
+    if (leaf) {
+        xmmu_rmap_remove(table->vm, sptep, spte, table->role.level);
     } else {
         xmmu_shadow_unlinked(xmmu_table_at(xmmu_spte_hpa(spte)), sptep);
+    }
+}
+
+static void entry_added(XmmuHold *hold, XmmuTable *table, XmmuSpte *sptep,
+                        XmmuSpte spte)
+{
+    bool leaf = xmmu_spte_is_leaf(hold->vm->format, spte, table->role.level);
+
+    if (leaf) {
+        count_leaf(hold, table->role.level, 1);
+    }
+    if (!table->role.tdp) {
+        shadow_entry_added(table, sptep, spte, leaf);
+    }
+}
+
+static void entry_removed(XmmuHold *hold, XmmuTable *table, XmmuSpte *sptep,
+                          XmmuSpte spte)
+{
+    bool leaf = xmmu_spte_is_leaf(hold->vm->format, spte, table->role.level);
+
+    XMMU_HOLD_COUNT(hold, zaps, 1);
+    if (leaf) {
+        count_leaf(hold, table->role.level, -1);
+    }
+    if (!table->role.tdp) {
+        shadow_entry_removed(table, sptep, spte, leaf);
+    } else if (!leaf) {
+        xmmu_tdp_detach(hold, xmmu_table_at(xmmu_spte_hpa(spte)));
     }
 }
 
@@ -207,27 +278,67 @@ static bool same_target(const XmmuHostFormat *format, XmmuSpte a, XmmuSpte b)
            (a.raw & format->large) == (b.raw & format->large);
 }
 
-static void entry_changed(XmmuTable *table, XmmuSpte *sptep, XmmuSpte old,
-                          XmmuSpte new)
+/* Does @table map all that @leaf, which stood in its place, did? */
+static bool maps_all_of(const XmmuHostFormat *format, const XmmuTable *table,
+                        XmmuSpte leaf)
+{
+    uint64_t span = xmmu_level_pages(table->role.level) << XMMU_PAGE_SHIFT;
+    uint8_t access = xmmu_spte_access(format, leaf);
+
+    for (unsigned i = 0; i < XMMU_ENTRIES; i++) {
+        XmmuSpte spte = xmmu_spte_read(&table->spt[i]);
+
+        if (!xmmu_spte_present(format, spte) ||
+            !xmmu_spte_is_leaf(format, spte, table->role.level) ||
+            xmmu_spte_hpa(spte) != xmmu_spte_hpa(leaf) + i * span ||
+            (access & ~xmmu_spte_access(format, spte))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* May somebody have cached what @old allowed and @new does not? */
+static bool loses_rights(const XmmuTable *table, XmmuSpte old, XmmuSpte new)
 {
     const XmmuHostFormat *format = table->vm->format;
+    int level = table->role.level;
+
+    if (!xmmu_spte_present(format, new)) {
+        return true;
+    }
+    if (same_target(format, old, new)) {
+        return xmmu_spte_access(format, old) & ~xmmu_spte_access(format, new);
+    }
+    return !xmmu_spte_is_leaf(format, old, level) ||
+           xmmu_spte_is_leaf(format, new, level) ||
+           !maps_all_of(format, xmmu_table_at(xmmu_spte_hpa(new)), old);
+}
+
+static void entry_changed(XmmuHold *hold, XmmuTable *table, XmmuSpte *sptep,
+                          XmmuSpte old, XmmuSpte new)
+{
+    const XmmuHostFormat *format = hold->vm->format;
     bool was = xmmu_spte_present(format, old);
     bool is = xmmu_spte_present(format, new);
 
+    /* Nobody walks a tree whose root is invalid: what its tables allowed was flushed
+     * when that was made known. */
+    if (was && loses_rights(table, old, new) &&
+        !(table->role.tdp && xmmu_table_unlinked(table->root))) {
+        xmmu_flush_owe(hold);
+    }
     if (new.raw && !table->role.tdp) {
         xmmu_note_filled(table);
     }
     if (was && is && same_target(format, old, new)) {
-        if (xmmu_spte_access(format, old) & ~xmmu_spte_access(format, new)) {
-            xmmu_flush_owe(table->vm);
-        }
         return;
     }
     if (was) {
-        entry_removed(table, sptep, old);
+        entry_removed(hold, table, sptep, old);
     }
     if (is) {
-        entry_added(table, sptep, new);
+        entry_added(hold, table, sptep, new);
     }
 }
 
@@ -237,25 +348,109 @@ void xmmu_spte_set(XmmuTable *table, unsigned index, XmmuSpte value)
     XmmuSpte old;
 
     xmmu_assert_write_locked(table->vm);
+    g_assert(!table->role.tdp);
     old.raw = __atomic_exchange_n(&sptep->raw, value.raw, __ATOMIC_SEQ_CST);
     if (old.raw != value.raw) {
-        entry_changed(table, sptep, old, value);
+        entry_changed(&table->vm->writer, table, sptep, old, value);
     }
 }
 
-bool xmmu_spte_cmpxchg(XmmuTable *table, unsigned index, XmmuSpte old,
-                       XmmuSpte value)
+/* ---- Entries of TDP trees, which many threads change at once --------------- */
+
+static bool exchange(XmmuTable *table, unsigned index, XmmuSpte old, XmmuSpte new)
+{
+    g_assert(table->role.tdp && !xmmu_spte_is_frozen(old));
+    return __atomic_compare_exchange_n(&table->spt[index].raw, &old.raw, new.raw,
+                                       false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+}
+
+bool xmmu_tdp_set(XmmuHold *hold, XmmuTable *table, unsigned index, XmmuSpte old,
+                  XmmuSpte new)
+{
+    xmmu_assert_held(hold);
+    if (!exchange(table, index, old, new)) {
+        return false;
+    }
+    if (old.raw != new.raw) {
+        entry_changed(hold, table, &table->spt[index], old, new);
+    }
+    return true;
+}
+
+bool xmmu_tdp_read(const XmmuTable *table, unsigned index, XmmuSpte *spte)
+{
+    for (;;) {
+        *spte = xmmu_spte_read(&table->spt[index]);
+        if (!xmmu_spte_is_frozen(*spte)) {
+            return true;
+        }
+        /* An invalid root is unlinked too, but its entries are not frozen for good. */
+        if (table->ptep && xmmu_table_unlinked(table)) {
+            return false;
+        }
+        g_thread_yield();
+    }
+}
+
+bool xmmu_tdp_freeze(XmmuHold *hold, XmmuTable *table, unsigned index, XmmuSpte old)
+{
+    xmmu_assert_held(hold);
+    return exchange(table, index, old, (XmmuSpte) { XMMU_SPTE_FROZEN });
+}
+
+void xmmu_tdp_unfreeze(XmmuHold *hold, XmmuTable *table, unsigned index,
+                       XmmuSpte old, XmmuSpte new)
 {
     XmmuSpte *sptep = &table->spt[index];
 
-    /* Removing is for writers: it frees what readers may be building on. */
-    g_assert(!xmmu_spte_present(table->vm->format, old));
-    if (!__atomic_compare_exchange_n(&sptep->raw, &old.raw, value.raw, false,
-                                     __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {
-        return false;
+    xmmu_assert_held(hold);
+    g_assert(xmmu_spte_is_frozen(xmmu_spte_read(sptep)) && !xmmu_spte_is_frozen(new));
+    __atomic_store_n(&sptep->raw, new.raw, __ATOMIC_SEQ_CST);
+    if (old.raw != new.raw) {
+        entry_changed(hold, table, sptep, old, new);
     }
-    entry_changed(table, sptep, old, value);
-    return true;
+}
+
+XmmuSpte xmmu_tdp_kill(XmmuHold *hold, XmmuTable *table, unsigned index)
+{
+    XmmuSpte *sptep = &table->spt[index];
+    XmmuSpte old;
+
+    xmmu_assert_held(hold);
+    g_assert(table->role.tdp && xmmu_table_unlinked(table));
+    for (;;) {
+        old.raw = __atomic_exchange_n(&sptep->raw, XMMU_SPTE_FROZEN, __ATOMIC_SEQ_CST);
+        if (!xmmu_spte_is_frozen(old)) {
+            break;
+        }
+        g_thread_yield();               /* its owner is about to write it */
+    }
+    /* The flush that its link's removal owes covers this entry. */
+    if (xmmu_spte_present(hold->vm->format, old)) {
+        entry_removed(hold, table, sptep, old);
+    }
+    return old;
+}
+
+void xmmu_tdp_init(XmmuHold *hold, XmmuTable *table, unsigned index, XmmuSpte value)
+{
+    XmmuSpte *sptep = &table->spt[index];
+
+    g_assert(table->role.tdp && !sptep->raw &&
+             xmmu_spte_is_leaf(hold->vm->format, value, table->role.level));
+    __atomic_store_n(&sptep->raw, value.raw, __ATOMIC_RELAXED);
+    entry_added(hold, table, sptep, value);
+}
+
+void xmmu_table_discard(XmmuHold *hold, XmmuTable *table)
+{
+    for (unsigned i = 0; i < XMMU_ENTRIES; i++) {
+        if (xmmu_spte_present(hold->vm->format, xmmu_spte_read(&table->spt[i]))) {
+            count_leaf(hold, table->role.level, -1);
+        }
+    }
+    count_table(hold, table, -1);
+    release(hold->vm, table);
 }
 
 bool xmmu_spte_set_bits(XmmuSpte *sptep, XmmuSpte old, uint64_t bits)

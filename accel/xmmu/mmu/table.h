@@ -4,30 +4,33 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * A table page is 512 entries that an engine's hardware walks, plus a header for
- * us.  All entries change through xmmu_spte_set() or xmmu_spte_cmpxchg() (and the
- * hardware's own setting of A and D), which keep reverse maps, parent links,
- * counts and owed flushes.  Pages are freed after an RCU grace period.
+ * us.  Shadow entries change through xmmu_spte_set(), entries of TDP trees through
+ * xmmu_tdp_set() and its kin (and all by the hardware's own setting of A and D).
+ * These keep reverse maps, parent links, counts and owed flushes.  Pages are freed
+ * when what was owed has been paid, after an RCU grace period.
  */
 #ifndef XMMU_MMU_TABLE_H
 #define XMMU_MMU_TABLE_H
 
 #include <glib.h>
 #include "arena.h"
+#include "lock.h"
 #include "mmu.h"
 #include "ptr_list.h"
 #include "role.h"
 #include "spte.h"
-
-typedef struct XmmuTable XmmuTable;
 
 struct XmmuTable {
     XmmuSpte *spt;              /* XMMU_ENTRIES entries, page aligned */
     XmmuPageRole role;
     gfn_t gfn;                  /* direct: first gfn mapped; else the guest table's */
     hfn_t hfn;                  /* indirect: host frame of the guest table */
-    uint16_t present;           /* present entries */
+    uint16_t present;           /* present entries; not counted in TDP trees, where
+                                   many threads install entries at once */
     uint8_t guest_shift;        /* direct below a large guest page: its size */
-    bool unlinked;              /* out of the hash: no new links, roots are stale */
+    bool unlinked;              /* atomic.  Shadow: out of the hash, no new links.
+                                   TDP: an invalidated root, or a table that has
+                                   lost its place.  Never cleared */
     bool dead;                  /* and empty; only roots hold it */
     uint64_t generation;        /* of the VM, when it was made */
 
@@ -36,7 +39,13 @@ struct XmmuTable {
     void *guest_copy;
 
     XmmuPtrList parents;        /* XmmuSpte * that point here */
-    uint32_t root_refs;         /* cached roots that hold this table */
+    uint32_t root_refs;         /* who holds this as a root; atomic for TDP */
+
+    /* TDP trees: set before the table is linked, never changed.  They say where the
+     * table hung, also after it was removed; see xmmu_tdp_table_live(). */
+    XmmuSpte *ptep;             /* the entry that points here; NULL: a root */
+    XmmuTable *root;            /* of the tree; itself for a root */
+
     XmmuTable *hash_next;
     XmmuTable *todo;            /* tables listed before they are handled */
     GList link;                 /* in XmmuVm.shadow_tables or .obsolete */
@@ -52,6 +61,7 @@ struct XmmuTable {
     uint64_t unsync_bitmap[XMMU_ENTRIES / 64];
 
     XmmuVm *vm;
+    XmmuTable *doomed_next;     /* in XmmuHold.doomed */
     XmmuRcuHead rcu;
 };
 
@@ -92,8 +102,19 @@ static inline XmmuIndirect xmmu_indirect(XmmuTable *table)
 
 /* A new, empty, unlinked table; NULL when host memory ran out. */
 XmmuTable *xmmu_table_new(XmmuVm *vm, gfn_t gfn, XmmuPageRole role);
-/* Free after a grace period.  No entry of it may be present, nothing links to it. */
+/* The same, for the root of a TDP tree, and for the place at @index of @parent in
+ * one. */
+XmmuTable *xmmu_table_new_tdp_root(XmmuHold *hold, XmmuPageRole role);
+XmmuTable *xmmu_table_new_child(XmmuHold *hold, XmmuTable *parent, unsigned index);
+/* A table that never was linked: free it at once, whatever entries it has. */
+void xmmu_table_discard(XmmuHold *hold, XmmuTable *table);
+/* Out of use: free it when the flush is paid and a grace period has gone by.
+ * Nothing links to it and no entry of it is present.  mmu_lock for writing. */
 void xmmu_table_free(XmmuTable *table);
+/* The same for a table of a TDP tree, under either side. */
+void xmmu_table_retire(XmmuHold *hold, XmmuTable *table);
+/* The last step of both: what was owed has been paid. */
+void xmmu_table_free_later(XmmuTable *table);
 /* The table that contains @sptep, and the entry's index. */
 XmmuTable *xmmu_table_of(const XmmuSpte *sptep);
 static inline XmmuTable *xmmu_table_at(hpa_t hpa)
@@ -107,6 +128,12 @@ static inline unsigned xmmu_spte_index(const XmmuSpte *sptep)
 static inline hpa_t xmmu_table_hpa(const XmmuTable *table)
 {
     return (uintptr_t)table->spt;
+}
+
+/* See the field. */
+static inline bool xmmu_table_unlinked(const XmmuTable *table)
+{
+    return __atomic_load_n(&table->unlinked, __ATOMIC_ACQUIRE);
 }
 
 /* First gfn that the leaf at @index maps. */
@@ -123,11 +150,42 @@ static inline XmmuSpte xmmu_spte_read(const XmmuSpte *sptep)
  */
 void xmmu_spte_set(XmmuTable *table, unsigned index, XmmuSpte value);
 /*
- * Change an entry of a TDP table if it still is @old.  mmu_lock for reading or
- * writing.  False: it changed, look again.
+ * Entries of TDP trees.  Either side of mmu_lock; many threads may do this at once.
+ *
+ * xmmu_tdp_set() changes an entry that still is @old into @new, whatever the two
+ * are; false: it is something else meanwhile (the hardware's A and D count), look
+ * again.  @old is not frozen.
+ *
+ * When a table loses its place, all entries below it are frozen for good, so that
+ * nobody can install anything in a table that nobody walks any more, and the tables
+ * are freed when @hold's flush was paid.  When a leaf is replaced by a table that
+ * maps the same pages with the same rights, nothing is owed.
  */
-bool xmmu_spte_cmpxchg(XmmuTable *table, unsigned index, XmmuSpte old,
-                       XmmuSpte value);
+bool xmmu_tdp_set(XmmuHold *hold, XmmuTable *table, unsigned index, XmmuSpte old,
+                  XmmuSpte new);
+/*
+ * Read an entry as it is when nobody works on it: waits while it is frozen, which
+ * never is long.  False: it is frozen for good, @table has left the tree.
+ */
+bool xmmu_tdp_read(const XmmuTable *table, unsigned index, XmmuSpte *spte);
+/*
+ * For a change of several steps: keep others away from an entry that still is @old
+ * (false: it is not).  They wait for the owner, so he must not yield, must not take
+ * another lock that they may hold, and may freeze further entries only below this
+ * one.  The hardware sees nothing present there meanwhile.  Ends with
+ * xmmu_tdp_unfreeze(), which accounts for the change from @old to @new.
+ */
+bool xmmu_tdp_freeze(XmmuHold *hold, XmmuTable *table, unsigned index, XmmuSpte old);
+void xmmu_tdp_unfreeze(XmmuHold *hold, XmmuTable *table, unsigned index,
+                       XmmuSpte old, XmmuSpte new);
+/*
+ * For a table that has lost its place: freeze an entry for good and account for
+ * what it was.  Returns that; waits for another owner first.
+ */
+XmmuSpte xmmu_tdp_kill(XmmuHold *hold, XmmuTable *table, unsigned index);
+/* Fill an entry of a new table that is not linked yet (not owed to anybody, not
+ * seen by anybody).  The entry is empty; @value is a leaf. */
+void xmmu_tdp_init(XmmuHold *hold, XmmuTable *table, unsigned index, XmmuSpte value);
 
 /* What the hardware does: set A or D in a present entry; false if it changed. */
 bool xmmu_spte_set_bits(XmmuSpte *sptep, XmmuSpte old, uint64_t bits);

@@ -4,96 +4,116 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * Owns the trees that translate guest physical addresses when the hardware does
- * the guest's own paging.  There is one tree per address space, for all vCPUs: a
- * TDP table depends on no register.
+ * the guest's own paging, and the faults that build them.  There is one tree per
+ * address space, for all vCPUs: a TDP table depends on no register.
  *
  * A fault holds mmu_lock for reading and installs entries by compare and swap:
  * several vCPUs may build the same tree at once, and whoever loses frees what he
- * built.  Entries are removed with the lock held for writing.
+ * built.  A fault that meets an entry on which somebody works waits for him; one
+ * that gets into a table that has left the tree ends, and is taken again.
  */
 #include "flush.h"
 #include "tdp.h"
 
-static XmmuTable *install_root(XmmuVm *vm, unsigned as_id, XmmuPageRole role)
-{
-    XmmuTable *root = xmmu_table_new(vm, 0, role), *expected = NULL;
+/* ---- Roots -------------------------------------------------------------------- */
 
-    if (!root) {
-        return NULL;
+/* A reference, unless the last one has gone. */
+static bool try_ref(XmmuTable *root)
+{
+    uint32_t refs = __atomic_load_n(&root->root_refs, __ATOMIC_RELAXED);
+
+    while (refs) {
+        if (__atomic_compare_exchange_n(&root->root_refs, &refs, refs + 1, false,
+                                        __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+            return true;
+        }
     }
-    if (!__atomic_compare_exchange_n(&vm->tdp_root[as_id], &expected, root, false,
-                                     __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
-        xmmu_table_free(root);
-        return expected;
-    }
-    xmmu_count_shared(&vm->stats.roots_new, 1);
-    return root;
+    return false;
 }
 
-XmmuTable *xmmu_tdp_root(XmmuVm *vm, unsigned as_id, XmmuPageRole role)
+XmmuTable *xmmu_tdp_root_find(XmmuHold *hold, unsigned as_id)
 {
-    XmmuTable *root = __atomic_load_n(&vm->tdp_root[as_id], __ATOMIC_ACQUIRE);
+    XmmuTable *root = __atomic_load_n(&hold->vm->tdp_root[as_id], __ATOMIC_ACQUIRE);
+
+    xmmu_assert_held(hold);
+    return root && try_ref(root) ? root : NULL;
+}
+
+/* The VM's reference keeps it until it is invalidated. */
+static void install_root(XmmuHold *hold, unsigned as_id, XmmuPageRole role)
+{
+    XmmuTable *root = xmmu_table_new_tdp_root(hold, role), *expected = NULL;
 
     if (!root) {
-        root = install_root(vm, as_id, role);
+        return;
+    }
+    root->root_refs = 1;
+    if (!__atomic_compare_exchange_n(&hold->vm->tdp_root[as_id], &expected, root,
+                                     false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+        xmmu_table_discard(hold, root);
+        return;
+    }
+    XMMU_HOLD_COUNT(hold, roots_new, 1);
+}
+
+XmmuTable *xmmu_tdp_root_get(XmmuHold *hold, unsigned as_id, XmmuPageRole role)
+{
+    XmmuTable *root = xmmu_tdp_root_find(hold, as_id);
+
+    if (!root) {
+        install_root(hold, as_id, role);
+        root = xmmu_tdp_root_find(hold, as_id);
     }
     g_assert(!root || root->role.word == role.word);
     return root;
 }
 
-/* The table below @index of @table, built when absent.  NULL: no memory, or a
- * leaf is there. */
-static XmmuTable *descend(XmmuTable *table, unsigned index)
+void xmmu_tdp_root_put(XmmuHold *hold, XmmuTable *root)
 {
-    const XmmuHostFormat *format = table->vm->format;
-    XmmuPageRole role = table->role;
-    XmmuSpte old = xmmu_spte_read(&table->spt[index]);
-    XmmuTable *child;
-
-    if (xmmu_spte_present(format, old)) {
-        return xmmu_spte_is_leaf(format, old, role.level)
-               ? NULL : xmmu_table_at(xmmu_spte_hpa(old));
+    xmmu_assert_held(hold);
+    g_assert(root->role.tdp && !root->ptep);
+    if (__atomic_sub_fetch(&root->root_refs, 1, __ATOMIC_ACQ_REL) == 0) {
+        g_assert(xmmu_table_unlinked(root));
+        xmmu_table_retire(hold, root);
     }
-    role.level--;
-    child = xmmu_table_new(table->vm, table->gfn +
-                           index * xmmu_level_pages(table->role.level), role);
-    if (!child) {
-        return NULL;
-    }
-    if (xmmu_spte_cmpxchg(table, index, old,
-                          xmmu_spte_table(format, xmmu_table_hpa(child), false))) {
-        return child;
-    }
-    xmmu_table_free(child);
-    return descend(table, index);
 }
+
+bool xmmu_tdp_table_live(const XmmuTable *table)
+{
+    /* In this order: a table that is in a tree keeps its root. */
+    return !xmmu_table_unlinked(table) && !xmmu_table_unlinked(table->root);
+}
+
+/* The root to walk for @vcpu; an invalid one is exchanged.  NULL: no memory. */
+static XmmuTable *current_root(XmmuHold *hold, XmmuVcpu *vcpu)
+{
+    XmmuCachedRoot *cached = &vcpu->mmu->root;
+    XmmuTable *root = cached->table;
+
+    if (root && !xmmu_table_unlinked(root)) {
+        return root;
+    }
+    __atomic_store_n(&cached->table,
+                     xmmu_tdp_root_get(hold, xmmu_role_as(cached->role), cached->role),
+                     __ATOMIC_RELEASE);
+    if (root) {
+        xmmu_tdp_root_put(hold, root);
+    }
+    return cached->table;
+}
+
+/* ---- Faults ------------------------------------------------------------------- */
 
 /* Another fault was first, or the entry only needs to be looked at again. */
 static XmmuPfResult already_there(const XmmuHostFormat *format, XmmuSpte spte,
-                                  int level, const XmmuFault *fault)
+                                  const XmmuFault *fault)
 {
     uint8_t access = xmmu_spte_access(format, spte);
 
-    if (!xmmu_spte_is_leaf(format, spte, level)) {
-        return XMMU_PF_RETRY;           /* a table, meanwhile: map() goes down */
-    }
     if (fault->access.want == XMMU_PROT_WRITE && !(access & XMMU_ACC_WRITE)) {
         return XMMU_PF_EMULATE;         /* read-only memory */
     }
     return XMMU_PF_SPURIOUS;
-}
-
-static XmmuPfResult install(XmmuTable *table, unsigned index, XmmuSpte spte,
-                            const XmmuFault *fault)
-{
-    const XmmuHostFormat *format = table->vm->format;
-    XmmuSpte old = xmmu_spte_read(&table->spt[index]);
-
-    if (xmmu_spte_present(format, old)) {
-        return already_there(format, old, table->role.level, fault);
-    }
-    return xmmu_spte_cmpxchg(table, index, old, spte) ? XMMU_PF_FIXED
-                                                      : XMMU_PF_RETRY;
 }
 
 /* What to put at the end of a path: RAM by the slot, or cached MMIO. */
@@ -122,42 +142,67 @@ static XmmuSpte encode(XmmuVm *vm, const TdpLeaf *leaf, const XmmuTable *table)
     return xmmu_spte_leaf(vm->format, &ram);
 }
 
-static bool is_table(XmmuTable *table, unsigned index)
+/* Link a new table at @index of @table, which holds @old; NULL: no memory, or
+ * somebody was faster, then *@raced. */
+static XmmuTable *add_table(XmmuHold *hold, XmmuTable *table, unsigned index,
+                            XmmuSpte old, bool *raced)
 {
-    const XmmuHostFormat *format = table->vm->format;
-    XmmuSpte spte = xmmu_spte_read(&table->spt[index]);
+    XmmuTable *child = xmmu_table_new_child(hold, table, index);
 
-    return xmmu_spte_present(format, spte) &&
-           !xmmu_spte_is_leaf(format, spte, table->role.level);
+    if (!child || xmmu_tdp_set(hold, table, index, old,
+                               xmmu_spte_table(hold->vm->format,
+                                               xmmu_table_hpa(child), false))) {
+        return child;
+    }
+    xmmu_table_discard(hold, child);
+    *raced = true;
+    return NULL;
 }
 
 /* Build the path and put the leaf at the highest level that allows it: where
  * small pages were mapped before, their tables stay. */
-static XmmuPfResult map(XmmuVm *vm, XmmuTable *table, const TdpLeaf *leaf,
+static XmmuPfResult map(XmmuHold *hold, XmmuTable *table, const TdpLeaf *leaf,
                         const XmmuFault *fault)
 {
+    const XmmuHostFormat *format = hold->vm->format;
+
     for (;;) {
-        unsigned index = xmmu_level_index(leaf->gfn, table->role.level);
-        XmmuTable *child;
+        int level = table->role.level;
+        unsigned index = xmmu_level_index(leaf->gfn, level);
+        bool raced = false;
+        XmmuSpte old;
 
-        if (table->role.level <= leaf->max_level && !is_table(table, index)) {
-            return install(table, index, encode(vm, leaf, table), fault);
+        if (!xmmu_tdp_read(table, index, &old)) {
+            return XMMU_PF_RETRY;       /* the table has left the tree */
         }
-        child = descend(table, index);
-        if (!child) {
-            XmmuSpte here = xmmu_spte_read(&table->spt[index]);
-
-            return xmmu_spte_present(vm->format, here)
-                   ? already_there(vm->format, here, table->role.level, fault)
-                   : XMMU_PF_NOMEM;
+        if (xmmu_spte_present(format, old)) {
+            if (xmmu_spte_is_leaf(format, old, level)) {
+                return already_there(format, old, fault);
+            }
+            table = xmmu_table_at(xmmu_spte_hpa(old));
+            continue;
         }
-        table = child;
+        if (level <= leaf->max_level) {
+            return xmmu_tdp_set(hold, table, index, old, encode(hold->vm, leaf, table))
+                   ? XMMU_PF_FIXED : XMMU_PF_RETRY;
+        }
+        table = add_table(hold, table, index, old, &raced);
+        if (!table) {
+            return raced ? XMMU_PF_RETRY : XMMU_PF_NOMEM;
+        }
     }
 }
 
-static XmmuPfResult fault_locked(XmmuVcpu *vcpu, XmmuTable *root, XmmuFault *fault)
+int xmmu_tdp_max_level(XmmuVm *vm, const XmmuRegion *slot, unsigned as_id, gfn_t gfn)
 {
-    XmmuVm *vm = vcpu->vm;
+    (void)as_id;
+    return vm->config.huge_pages ? xmmu_slot_max_level(slot, gfn, XMMU_LEVEL_1G)
+                                 : XMMU_LEVEL_4K;
+}
+
+static XmmuPfResult fault_locked(XmmuHold *hold, XmmuTable *root, XmmuFault *fault)
+{
+    XmmuVm *vm = hold->vm;
     gfn_t gfn = fault->tdp_gpa >> XMMU_PAGE_SHIFT;
     bool write = fault->access.want == XMMU_PROT_WRITE;
     unsigned as_id = xmmu_role_as(root->role);
@@ -172,96 +217,38 @@ static XmmuPfResult fault_locked(XmmuVcpu *vcpu, XmmuTable *root, XmmuFault *fau
     fault->prot = XMMU_PROT_RWX;
     if (!leaf.slot) {
         fault->mmio = true;
-        return map(vm, root, &leaf, fault) == XMMU_PF_NOMEM ? XMMU_PF_NOMEM
+        return map(hold, root, &leaf, fault) == XMMU_PF_NOMEM ? XMMU_PF_NOMEM
                                                             : XMMU_PF_EMULATE;
     }
     if (write && (leaf.slot->flags & XMMU_REGION_READONLY)) {
         fault->mmio = true;
         return XMMU_PF_EMULATE;
     }
-    if (vm->config.huge_pages) {
-        leaf.max_level = xmmu_slot_max_level(leaf.slot, gfn, XMMU_LEVEL_1G);
-    }
-    return map(vm, root, &leaf, fault);
+    leaf.max_level = xmmu_tdp_max_level(vm, leaf.slot, as_id, gfn);
+    return map(hold, root, &leaf, fault);
 }
 
 /* Beyond what the tree can translate there is no RAM. */
-static bool beyond_tree(const XmmuTable *root, gpa_t gpa)
+static bool beyond_tree(XmmuPageRole root, gpa_t gpa)
 {
-    return gpa >> XMMU_PAGE_SHIFT >= xmmu_level_pages(root->role.level + 1);
+    return gpa >> XMMU_PAGE_SHIFT >= xmmu_level_pages(root.level + 1);
 }
 
 XmmuPfResult xmmu_tdp_fault(XmmuVcpu *vcpu, XmmuFault *fault)
 {
-    XmmuVm *vm = vcpu->vm;
-    XmmuPageRole role = vcpu->mmu->root.role;
     XmmuPfResult result;
+    XmmuTable *root;
+    XmmuHold hold;
 
-    if (!vcpu->mmu->root.table) {
-        vcpu->mmu->root.table = xmmu_tdp_root(vm, xmmu_role_as(role), role);
-    }
-    if (!vcpu->mmu->root.table) {
-        return xmmu_count_fault(vcpu, XMMU_PF_NOMEM);
-    }
-    if (beyond_tree(vcpu->mmu->root.table, fault->tdp_gpa)) {
+    if (beyond_tree(vcpu->mmu->root.role, fault->tdp_gpa)) {
         fault->gpa = fault->tdp_gpa;
         fault->prot = XMMU_PROT_RWX;
         fault->mmio = true;
         return xmmu_count_fault(vcpu, XMMU_PF_EMULATE);
     }
-    xmmu_read_lock(vm);
-    result = fault_locked(vcpu, vcpu->mmu->root.table, fault);
-    xmmu_read_unlock(vm);
+    xmmu_read_lock(&hold, vcpu->vm, vcpu, XMMU_REASON_GUEST);
+    root = current_root(&hold, vcpu);
+    result = root ? fault_locked(&hold, root, fault) : XMMU_PF_NOMEM;
+    xmmu_read_unlock(&hold);
     return xmmu_count_fault(vcpu, result);
-}
-
-/* ---- Removing ----------------------------------------------------------- */
-
-void xmmu_tdp_free_subtree(XmmuTable *table)
-{
-    for (unsigned i = 0; i < XMMU_ENTRIES && table->present; i++) {
-        xmmu_spte_set(table, i, (XmmuSpte) { 0 });
-    }
-    xmmu_table_free(table);
-}
-
-static void zap_range(XmmuTable *table, gfn_t start, gfn_t end)
-{
-    const XmmuHostFormat *format = table->vm->format;
-    int level = table->role.level;
-    uint64_t span = xmmu_level_pages(level);
-
-    for (unsigned i = 0; i < XMMU_ENTRIES && table->present; i++) {
-        gfn_t first = table->gfn + i * span;
-        XmmuSpte spte = xmmu_spte_read(&table->spt[i]);
-
-        if (first >= end || first + span <= start ||
-            !xmmu_spte_present(format, spte)) {
-            continue;
-        }
-        if (xmmu_spte_is_leaf(format, spte, level) ||
-            (first >= start && first + span <= end)) {
-            xmmu_spte_set(table, i, (XmmuSpte) { 0 });
-        } else {
-            zap_range(xmmu_table_at(xmmu_spte_hpa(spte)), start, end);
-        }
-    }
-}
-
-void xmmu_tdp_zap_gfns(XmmuVm *vm, unsigned as_id, gfn_t gfn, uint64_t npages)
-{
-    xmmu_assert_write_locked(vm);
-    if (vm->tdp_root[as_id]) {
-        zap_range(vm->tdp_root[as_id], gfn, gfn + npages);
-    }
-}
-
-void xmmu_tdp_zap_all(XmmuVm *vm)
-{
-    xmmu_assert_write_locked(vm);
-    for (unsigned i = 0; i < XMMU_AS_COUNT; i++) {
-        if (vm->tdp_root[i]) {
-            zap_range(vm->tdp_root[i], 0, XMMU_NO_GFN);
-        }
-    }
 }

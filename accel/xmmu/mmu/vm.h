@@ -13,27 +13,13 @@
 #include <pthread.h>
 #include "../engine/nested_tlb.h"
 #include "guest_walk.h"
+#include "lock.h"
 #include "mmu.h"
 #include "role.h"
 #include "slots.h"
 #include "table.h"
 
 #define XMMU_HASH_SIZE 4096
-
-/*
- * Why entries change under the lock, which decides who owes the flush when the
- * lock is released (flush.c).
- */
-typedef enum XmmuReason {
-    /* What vCPUs may still have cached is what the guest's own flush rules
-     * allow to be stale, or is harmless because it maps the same page. */
-    XMMU_REASON_GUEST,
-    /* The host took something away: every vCPU must forget it. */
-    XMMU_REASON_HOST,
-    /* A part of a larger change by the host, which orders its flush when it has
-     * done all of them. */
-    XMMU_REASON_SLICE,
-} XmmuReason;
 
 /* Guest flushes that a cached root has yet to be brought up to date for. */
 #define XMMU_OWED_MAX 4
@@ -79,8 +65,8 @@ struct XmmuVm {
 
     GRWLock mmu_lock;
     bool write_locked;          /* for assertions */
-    XmmuReason reason;          /* write lock */
-    bool flush_owed;            /* write lock */
+    unsigned writers_waiting;   /* atomic */
+    XmmuHold writer;            /* write lock: its holder */
 
     pthread_mutex_t slots_lock; /* one change of the map at a time; before mmu_lock */
     XmmuSlots *slots[XMMU_AS_COUNT];    /* RCU; replaced under the write lock */
@@ -96,7 +82,9 @@ struct XmmuVm {
     uint64_t generation;        /* read without the lock: tables of others are stale */
     unsigned held_zaps;         /* entries removed since the lock was taken */
 
-    XmmuTable *tdp_root[XMMU_AS_COUNT]; /* set once, atomically */
+    /* The valid root of each tree, or NULL, with a reference.  Set atomically under
+     * either side, invalidated and cleared under the write side. */
+    XmmuTable *tdp_root[XMMU_AS_COUNT];
 
     uint64_t flush_clock;       /* atomic; see flush.c */
     uint64_t fill_clock;        /* entries put into shadow tables; changed under the
@@ -135,12 +123,6 @@ static inline unsigned xmmu_vcpu_as(const XmmuVcpu *vcpu)
     return vcpu->mmu->regs.smm ? XMMU_AS_SMM : XMMU_AS_NORMAL;
 }
 
-/* mmu_lock.  Releasing it for writing pays the flush that is owed. */
-void xmmu_write_lock(XmmuVm *vm, XmmuReason reason);
-void xmmu_write_unlock(XmmuVm *vm);
-void xmmu_read_lock(XmmuVm *vm);
-void xmmu_read_unlock(XmmuVm *vm);
-
 static inline void xmmu_assert_write_locked(const XmmuVm *vm)
 {
     g_assert(__atomic_load_n(&vm->write_locked, __ATOMIC_RELAXED));
@@ -174,5 +156,21 @@ static inline void xmmu_count_shared(uint64_t *counter, int64_t n)
 {
     __atomic_fetch_add(counter, n, __ATOMIC_RELAXED);
 }
+
+/* Count what a holder of mmu_lock does: @field is an offset in XmmuStats.  A vCPU
+ * counts in its own, so that vCPUs do not share a cache line for it. */
+static inline void xmmu_hold_count(XmmuHold *hold, size_t field, int64_t n)
+{
+    if (hold->vcpu) {
+        uint64_t *counter = (uint64_t *)((char *)&hold->vcpu->stats + field);
+
+        __atomic_store_n(counter, __atomic_load_n(counter, __ATOMIC_RELAXED) + n,
+                         __ATOMIC_RELAXED);
+    } else {
+        xmmu_count_shared((uint64_t *)((char *)&hold->vm->stats + field), n);
+    }
+}
+#define XMMU_HOLD_COUNT(hold, field, n) \
+    xmmu_hold_count(hold, offsetof(XmmuStats, field), n)
 
 #endif /* XMMU_MMU_VM_H */
