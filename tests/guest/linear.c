@@ -212,7 +212,7 @@ static void test_registers(const char *mode)
 
 typedef struct Lam {
     bool u48, u57, sup;
-    int width;                  /* of the paging mode: 48 or 57 */
+    int width;                  /* of the paging mode: 48 or 57; for unmask() */
 } Lam;
 
 /*
@@ -344,7 +344,7 @@ static void test_pointers(const Space *s)
             wrong += all_tags(&lam, test_pages[page]);
         }
     }
-    lam = (Lam) { .width = 0 };
+    lam = (Lam) { .sup = false };
     lam_use(s, &lam);
     check(!wrong, "pointers", "%d wrong", wrong);
 }
@@ -389,7 +389,7 @@ static u32 read_at(ulong address)
 /* INVLPG takes no metadata away, and reaches every alias of its page. */
 static void test_lam_invlpg(const Space *s)
 {
-    const Lam lam = { .u57 = true, .sup = true, .width = 48 };
+    const Lam lam = { .u57 = true, .sup = true };
     ulong first = pool_page(), second = pool_page();
 
     *(volatile u32 *)first = 1;
@@ -415,8 +415,8 @@ static void test_lam_invlpg(const Space *s)
 /* What was translated with LAM must not outlive it. */
 static void test_lam_off(const Space *s)
 {
-    const Lam on = { .u48 = true, .sup = true, .width = 48 };
-    ulong user = test_pages[0] ^ BIT(50), kernel = test_pages[2] ^ BIT(50);
+    const Lam on = { .u57 = true, .sup = true };
+    ulong user = test_pages[0] ^ BIT(60), kernel = test_pages[2] ^ BIT(60);
     u32 seen[4];
 
     lam_use(s, &on);
@@ -434,7 +434,7 @@ static void test_lam_off(const Space *s)
 /* A table entry written through a pointer with metadata. */
 static void test_lam_table(const Space *s)
 {
-    const Lam lam = { .u57 = true, .width = 48 };
+    const Lam lam = { .u57 = true };
     ulong page = 0x00007a4260000000ul, window = 0x00007a4270000000ul;
     ulong table, wrong = 0;
 
@@ -455,7 +455,7 @@ static void test_lam_table(const Space *s)
 /* An access across a page's end; both halves carry the metadata. */
 static void test_lam_crossing(const Space *s)
 {
-    const Lam lam = { .u57 = true, .sup = true, .width = 48 };
+    const Lam lam = { .u57 = true, .sup = true };
     ulong low = pool_pages(2);
 
     lam_use(s, &lam);
@@ -482,7 +482,7 @@ static void test_lam_crossing(const Space *s)
 /* The operand of LGDT is data; the base in it is an address for a register. */
 static void test_lam_operand(const Space *s)
 {
-    const Lam lam = { .u57 = true, .sup = true, .width = 48 };
+    const Lam lam = { .u57 = true, .sup = true };
     TableRegister *plain, *tagged;
     Cpu *cpu = try_arm();
 

@@ -26,6 +26,7 @@ typedef struct CrmState {
 typedef struct CrmCpu {
     uint64_t cr4_bits, efer_bits;
     unsigned maxphyaddr;
+    bool lam;                   /* linear-address masking */
 } CrmCpu;
 
 #define CRM_PE      0x1ull
@@ -35,6 +36,8 @@ typedef struct CrmCpu {
 #define CRM_PAE     0x20ull
 #define CRM_LA57    0x1000ull
 #define CRM_PCIDE   0x20000ull
+#define CRM_LAM_SUP 0x10000000ull
+#define CRM_CR3_LAM 0x6000000000000000ull
 #define CRM_LME     0x100ull
 #define CRM_LMA     0x400ull
 
@@ -48,7 +51,7 @@ static inline bool crm_implies(bool a, bool b)
 static inline bool crm_state_exists(const CrmCpu *cpu, const CrmState *s)
 {
     bool lma = s->efer & CRM_LMA;
-    uint64_t cr3 = s->cr3;
+    uint64_t cr3 = s->cr3 & ~(cpu->lam ? CRM_CR3_LAM : 0);
 
     return crm_implies(s->cr0 & CRM_PG, s->cr0 & CRM_PE)
            && crm_implies(s->cr0 & CRM_NW, s->cr0 & CRM_CD)

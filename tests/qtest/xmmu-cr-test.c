@@ -100,6 +100,8 @@ static CrmCpu probe_cpu(QTestState *q)
     g_assert_cmphex(cpu.cr4_bits & (CRM_PAE | CRM_LA57 | PSE | PGE | SMEP | SMAP |
                                     PKE | PKS), ==,
                     CRM_PAE | CRM_LA57 | PSE | PGE | SMEP | SMAP | PKE | PKS);
+    cpu.lam = cpu.cr4_bits & CRM_LAM_SUP;
+    g_assert_true(cpu.lam);
     g_assert_cmphex(cpu.cr4_bits & CRM_PCIDE, ==, 0);
     g_assert_cmphex(cpu.cr4_bits & (1ull << 15), ==, 0);
     g_assert_cmphex(cpu.efer_bits & (CRM_LME | NXE), ==, CRM_LME | NXE);
@@ -248,7 +250,7 @@ static void efer_moves(const CrmState *s, Move *moves, unsigned *n)
 
 static void cr3_moves(Move *moves, unsigned *n)
 {
-    static const unsigned bits[] = { 0, 3, 4, 11, 39, 40, 51, 52, 62, 63 };
+    static const unsigned bits[] = { 0, 3, 4, 11, 39, 40, 51, 52, 60, 61, 62, 63 };
 
     for (size_t i = 0; i < ARRAY_SIZE(bits); i++) {
         add_move(moves, n, CRM_CR3, H | 1ull << bits[i]);
@@ -517,6 +519,7 @@ static const Rule rules[] = {
     { "cr3-above-maxphyaddr", LONG, "cr3", 1ull << 40 },
     { "cr3-bit-51", LONG, "cr3", 1ull << 51 },
     { "cr3-bit-63-without-pcide", LONG, "cr3", 1ull << 63 },
+    { "cr3-bit-60-with-lam", LONG, "cr3", 1ull << 60 },
     { "pdpte-reserved-low", PAE, "cr3", .h0 = X | P_ | 2 },
     { "pdpte-reserved-5", PAE, "cr3", .h0 = X | P_ | 0x20 },
     { "pdpte-reserved-8", PAE, "cr3", .h0 = X | P_ | 0x100 },
@@ -606,6 +609,35 @@ static void test_lma(const void *data)
     enter(q, PROTECTED);
     set_reg(q, "efer", CRM_LME | CRM_LMA);
     g_assert_cmphex(read_reg(q, "efer"), ==, CRM_LME);
+    qtest_quit(q);
+}
+
+/* LAM takes effect with the write, and its bits are no part of the address of the
+ * tables; a 4-level table leads elsewhere for another address. */
+static void test_lam(const void *data)
+{
+    QTestState *q = start(data, "-m 64");
+
+    for (Mode mode = LONG; mode <= LONG5; mode += LONG5 - LONG) {
+        uint64_t page = mode == LONG ? PAGE_4 : PAGE_5;
+        uint64_t cr4;
+
+        enter(q, mode);
+        cr4 = read_reg(q, "cr4");
+        must_gp(q, PROBE | 1ull << 60, "rs");
+        set_reg(q, "cr3", H | 1ull << 61);
+        must_reach(q, PROBE | 1ull << 60, "rs", page);
+        must_gp(q, PROBE | 1ull << 60, "xs");
+        must_gp(q, PROBE | 1ull << 63, "rs");
+        set_reg(q, "cr3", H | 1ull << 62);
+        must_reach(q, PROBE | 1ull << 50, "rs", page);
+        must_gp(q, PROBE | 1ull << 47, "rs");
+        set_reg(q, "cr3", H);
+        must_gp(q, PROBE | 1ull << 60, "rs");
+        set_reg(q, "cr4", cr4 | CRM_LAM_SUP);
+        must_gp(q, PROBE | 1ull << 60, "rs");
+        set_reg(q, "cr4", cr4);
+    }
     qtest_quit(q);
 }
 
@@ -869,6 +901,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     add_for_all("walk", test_walk);
     add_for_all("lma-read-only", test_lma);
+    add_for_all("lam", test_lam);
     add_for_all("lmsw", test_lmsw);
     add_for_all("flip/pse-32-bit", test_pse_32bit);
     add_for_all("root-cache", test_root_cache);

@@ -189,6 +189,16 @@ static inline void must_fault(QTestState *q, uint64_t gva, const char *access,
     }
 }
 
+static inline void must_gp(QTestState *q, uint64_t gva, const char *access)
+{
+    Translation t = translate(q, gva, access);
+
+    if (t.exception.vector != 13 || t.exception.error) {
+        g_error("%s at 0x%" PRIx64 ": exception %d error 0x%x, want #GP(0)",
+                access, gva, t.exception.vector, t.exception.error);
+    }
+}
+
 static inline uint64_t load(QTestState *q, uint64_t gva, unsigned size)
 {
     g_autofree char *answer = ask(q, "xmmu_load 0 0x%" PRIx64 " %u", gva, size);

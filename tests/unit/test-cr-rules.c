@@ -37,7 +37,7 @@ typedef struct Case {
     XmmuRegs old;
     uint64_t value;
     const char *refusal;
-    bool cs_l, tss16, no_long_mode;
+    bool cs_l, tss16, no_long_mode, lam;
     uint64_t cr4_reserved, efer_reserved;
 } Case;
 
@@ -95,6 +95,11 @@ static const Case cases[] = {
     { "cr3/bit63-without-pcide", CR3, LONG, BIT(63), "MAXPHYADDR" },
     { "cr3/bit63-with-pcide", CR3, LONG_PCID, BIT(63) | 0xfff, NULL },
     { "cr3/bit62-with-pcide", CR3, LONG_PCID, BIT(62), "MAXPHYADDR" },
+    { "cr3/lam", CR3, LONG, BIT(62) | BIT(61), NULL, .lam = true },
+    { "cr3/lam-and-no-flush", CR3, LONG_PCID, BIT(63) | BIT(62) | BIT(61) | 7, NULL,
+      .lam = true },
+    { "cr3/bit63-with-lam", CR3, LONG, BIT(63) | BIT(62), "MAXPHYADDR", .lam = true },
+    { "cr3/bit60-with-lam", CR3, LONG, BIT(60), "MAXPHYADDR", .lam = true },
     { "cr3/legacy", CR3, LEGACY, 0xffffffff, NULL },
     { "cr3/low-bits-ignored", CR3, LONG, 0xfff, NULL },
 
@@ -171,6 +176,7 @@ static const char *check(const Case *c)
         .long_mode = !c->no_long_mode,
         .cs_l = c->cs_l,
         .tr_tss16 = c->tss16,
+        .lam = c->lam,
     };
 
     switch (c->reg) {
@@ -209,7 +215,14 @@ static void test_cr3_bits(void)
 
         for (unsigned bit = 0; bit < 64; bit++) {
             XmmuRegs plain = LONG, pcid = LONG_PCID;
+            XmmuCrRules lam = rules;
             bool high = bit >= width;
+
+            lam.lam = true;
+            g_assert_cmpint(!!xmmu_check_cr3(&lam, &plain, BIT(bit)), ==,
+                            high && bit != 61 && bit != 62);
+            g_assert_cmpint(!!xmmu_check_cr3(&lam, &pcid, BIT(bit)), ==,
+                            high && bit < 61);
 
             g_assert_cmpint(!!xmmu_check_cr3(&rules, &plain, BIT(bit)), ==,
                             high);

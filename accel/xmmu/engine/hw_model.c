@@ -12,6 +12,7 @@
  */
 #include <glib.h>
 #include "hw_model.h"
+#include "linear.h"
 #include "../mmu/flush.h"
 
 /* A vCPU makes progress after two or three exits.  This many for one access means
@@ -396,15 +397,6 @@ static void translate_shadow(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned 
     result->outcome = XMMU_HW_NOMEM;
 }
 
-/* In long mode the bits above the translated ones repeat the highest of them:
- * Intel SDM vol. 1, 3.3.7.1. */
-static bool is_canonical(const XmmuVcpu *vcpu, gva_t gva)
-{
-    int64_t high = (int64_t)gva >> (vcpu->walk_mmu->role.la57 ? 56 : 47);
-
-    return !vcpu->walk_mmu->role.lma || high == 0 || high == -1;
-}
-
 /* ---- The engine's door ------------------------------------------------------------ */
 
 void xmmu_hw_translate(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned size,
@@ -413,11 +405,9 @@ void xmmu_hw_translate(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned size,
     const XmmuServices *services = vcpu->vm->services;
     XmmuAccess linear = *access;
 
-    if (!vcpu->walk_mmu->role.lma) {
-        linear.gva &= 0xffffffff;
-    }
+    linear.gva = xmmu_linear_address(vcpu, access);
     *result = (XmmuHwResult) { .page_shift = XMMU_PAGE_SHIFT };
-    if (!is_canonical(vcpu, linear.gva)) {
+    if (!xmmu_linear_canonical(vcpu, linear.gva)) {
         result->outcome = XMMU_HW_EXCEPTION;
         result->exception.vector = XMMU_EXC_GP;
         return;
@@ -430,6 +420,7 @@ void xmmu_hw_translate(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned size,
     } else {
         translate_shadow(vcpu, &linear, size, result);
     }
+    result->prot &= xmmu_linear_prot(vcpu, access);
     services->rcu_read_unlock();
 }
 

@@ -96,7 +96,8 @@ const char *xmmu_check_cr0(const XmmuCrRules *rules, const XmmuRegs *old,
  * Intel SDM vol. 3, 4.10.4.1; AMD APM vol. 2, 5.3.2.  Outside IA-32e mode the
  * operand has 32 bits and nothing in it can be wrong.  Bit 63 of the operand
  * asks to keep the PCID's translations and exists only with CR4.PCIDE.  The low
- * bits are ignored without PCIDE, and with it every value is a PCID.
+ * bits are ignored without PCIDE, and with it every value is a PCID.  Bits 62:61
+ * exist with linear-address masking.
  */
 const char *xmmu_check_cr3(const XmmuCrRules *rules, const XmmuRegs *old,
                            uint64_t cr3)
@@ -106,6 +107,9 @@ const char *xmmu_check_cr3(const XmmuCrRules *rules, const XmmuRegs *old,
     }
     if (old->cr4 & XMMU_CR4_PCIDE) {
         cr3 &= ~XMMU_CR3_NO_FLUSH;
+    }
+    if (rules->lam) {
+        cr3 &= ~(XMMU_CR3_LAM_U48 | XMMU_CR3_LAM_U57);
     }
     return cr3 & bits_above(rules->maxphyaddr)
            ? "CR3 has bits above MAXPHYADDR" : NULL;

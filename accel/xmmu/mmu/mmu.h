@@ -124,6 +124,7 @@ typedef struct XmmuCpuCaps {
     bool amd_pml4e_bit8;        /* bit 8 of PML4E/PML5E must be zero (AMD) */
     bool ept_execonly;          /* IA32_VMX_EPT_VPID_CAP[0] */
     bool ept_1g;                /* IA32_VMX_EPT_VPID_CAP[17] */
+    bool lam;                   /* CPUID 7.1 EAX[26] */
 } XmmuCpuCaps;
 
 /* Registers that decide translation.  Reserved combinations are the caller's
@@ -190,6 +191,7 @@ typedef struct XmmuCrRules {
     uint64_t efer_reserved;
     uint8_t maxphyaddr;
     bool long_mode;             /* the CPU has it */
+    bool lam;                   /* the CPU has it: CR3[62:61] */
     bool cs_l;                  /* CS.L of the code segment that executes */
     bool tr_tss16;              /* TR holds a 16-bit TSS */
 } XmmuCrRules;

@@ -107,6 +107,7 @@ static void get_caps(X86CPU *cpu, XmmuCpuCaps *caps)
         .page1g = env->features[FEAT_8000_0001_EDX] & CPUID_EXT2_PDPE1GB,
         .pse36 = env->features[FEAT_1_EDX] & CPUID_PSE36,
         .amd_pml4e_bit8 = IS_AMD_CPU(env),
+        .lam = env->features[FEAT_7_1_EAX] & CPUID_7_1_EAX_LAM,
     };
 }
 

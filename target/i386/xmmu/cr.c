@@ -46,8 +46,12 @@ void xmmu_note_cr0(CPUX86State *env, uint32_t cr0)
     note(env, what);
 }
 
-void xmmu_note_cr3(CPUX86State *env)
+void xmmu_note_cr3(CPUX86State *env, uint64_t cr3)
 {
+    /* A translation may stay, but not that of a pointer with metadata. */
+    if ((env->cr[3] ^ cr3) & (XMMU_CR3_LAM_U48 | XMMU_CR3_LAM_U57)) {
+        tlb_flush(env_cpu(env));
+    }
     /* Without paging there is nothing to flush, and TCG does not. */
     note(env, XMMU_PENDING_PDPTE |
          (env->cr[0] & CR0_PG_MASK ? XMMU_PENDING_FLUSH : 0));
@@ -71,8 +75,9 @@ void xmmu_note_cr4(CPUX86State *env, uint32_t cr4)
         tlb_flush(env_cpu(env));
         what |= XMMU_PENDING_FLUSH;
     }
-    /* TCG's TLB holds permissions with the keys in them; TCG forgets these. */
-    if (flipped & (CR4_PKE_MASK | CR4_PKS_MASK)) {
+    /* TCG's TLB holds permissions with the keys in them, and pointers with the
+     * metadata in them; TCG forgets these. */
+    if (flipped & (CR4_PKE_MASK | CR4_PKS_MASK | CR4_LAM_SUP_MASK)) {
         tlb_flush(env_cpu(env));
     }
     note(env, what);
@@ -102,6 +107,10 @@ void xmmu_do_invlpg(CPUX86State *env, vaddr addr)
 {
     CPUState *cs = env_cpu(env);
 
+    /* TCG drops the entry of this address, but not those of pointers to it. */
+    if (xmmu_lam_active(env)) {
+        tlb_flush(cs);
+    }
     /* A guest of the guest: TCG's TLB is all that holds its translations. */
     if (env->hflags2 & HF2_NPT_MASK) {
         return;
@@ -191,6 +200,7 @@ static void get_rules(CPUX86State *env, XmmuCrRules *rules)
         .efer_reserved = efer_reserved(env),
         .maxphyaddr = env_cpu(env)->accel->caps.maxphyaddr,
         .long_mode = env->features[FEAT_8000_0001_EDX] & CPUID_EXT2_LM,
+        .lam = env_cpu(env)->accel->caps.lam,
         /* Of the descriptor: also where long mode is not active. */
         .cs_l = env->segs[R_CS].flags & DESC_L_MASK,
         /* Available or busy 16-bit TSS. */

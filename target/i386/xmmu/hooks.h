@@ -34,15 +34,15 @@ static inline void xmmu_check_descriptor(CPUX86State *env, int selector,
 #else
 
 void xmmu_note_cr0(CPUX86State *env, uint32_t cr0);
-void xmmu_note_cr3(CPUX86State *env);
+void xmmu_note_cr3(CPUX86State *env, uint64_t cr3);
 void xmmu_note_cr4(CPUX86State *env, uint32_t cr4);
 void xmmu_note_efer(CPUX86State *env, uint64_t efer);
 void xmmu_note_smm(CPUX86State *env);
 void xmmu_note_loadvm(CPUX86State *env);
 void xmmu_do_invlpg(CPUX86State *env, vaddr addr);
 void xmmu_do_write_cr(CPUX86State *env, int reg, uint64_t value, uintptr_t ra);
-uint64_t xmmu_features(FeatureWord word);
 void xmmu_do_check_efer(CPUX86State *env, uint64_t efer, uintptr_t ra);
+uint64_t xmmu_do_more_features(FeatureWord word);
 void xmmu_do_check_descriptor(CPUX86State *env, int selector, uint32_t e1,
                               uint32_t e2, uint32_t e3, uintptr_t ra);
 void xmmu_do_check_wrmsr(CPUX86State *env, uint32_t msr, uint64_t value,
@@ -59,7 +59,7 @@ static inline void xmmu_cr0_changing(CPUX86State *env, uint32_t cr0)
 static inline void xmmu_cr3_changing(CPUX86State *env, target_ulong cr3)
 {
     if (xmmu_enabled()) {
-        xmmu_note_cr3(env);
+        xmmu_note_cr3(env, cr3);
     }
 }
 
@@ -123,10 +123,10 @@ static inline void xmmu_check_wrmsr_efer(CPUX86State *env, uint64_t efer,
     }
 }
 
-/* CPU features beside those that TCG has. */
+/* Bits of a CPUID word that TCG does not support and xmmu does. */
 static inline uint64_t xmmu_more_features(FeatureWord word)
 {
-    return xmmu_enabled() ? xmmu_features(word) : 0;
+    return xmmu_enabled() ? xmmu_do_more_features(word) : 0;
 }
 
 /* Translated code shall call helper_xmmu_check_canonical(). */

@@ -27,18 +27,6 @@
 #define VMCB_INTERCEPTS_5       0x14
 #define INTERCEPT_INVPCID       (1u << 2)
 
-uint64_t xmmu_features(FeatureWord word)
-{
-    switch (word) {
-    case FEAT_1_ECX:
-        return CPUID_EXT_PCID;
-    case FEAT_7_0_EBX:
-        return CPUID_7_0_EBX_INVPCID;
-    default:
-        return 0;
-    }
-}
-
 static bool uses_pcids(CPUX86State *env)
 {
     return (env->cr[4] & CR4_PCIDE_MASK) && !(env->hflags2 & HF2_NPT_MASK);
@@ -105,7 +93,8 @@ static bool flush_tcg(CPUX86State *env, XmmuInvpcid type, uint16_t pcid, vaddr g
     if (type <= XMMU_INVPCID_PCID && pcid != current) {
         return false;
     }
-    if (type == XMMU_INVPCID_ADDRESS) {
+    /* A page may be cached at the addresses of pointers with metadata, too. */
+    if (type == XMMU_INVPCID_ADDRESS && !xmmu_lam_active(env)) {
         tlb_flush_page(env_cpu(env), gva);
         return false;
     }

@@ -15,6 +15,7 @@
 #include "qemu/main-loop.h"
 #include "tcg/helper-tcg.h"
 #include "accel/xmmu/engine/engine.h"
+#include "accel/xmmu/engine/linear.h"
 #include "target/i386/xmmu/xmmu-cpu.h"
 
 QEMU_BUILD_BUG_ON((1 << MMU_DATA_LOAD) != XMMU_PROT_READ);
@@ -64,7 +65,10 @@ bool xmmu_tlb_fill(CPUState *cs, vaddr addr, int size,
     xmmu_hw_translate(cs->accel->vcpu, &access, size, &result);
 
     if (unlikely(xmmu_state.verify)) {
-        XmmuFill fill = { cs, addr, size, access_type, mmu_idx, access };
+        XmmuFill fill = {
+            cs, addr, size, access_type, mmu_idx, access,
+            xmmu_linear_address(cs->accel->vcpu, &access),
+        };
 
         xmmu_verify(&fill, &result);
     }

@@ -41,7 +41,7 @@ typedef struct Answer {
 static void read_tlb_entry(const XmmuFill *fill, Answer *answer)
 {
     CPUTLB *tlb = &fill->cs->neg.tlb;
-    vaddr page = fill->addr & TARGET_PAGE_MASK;
+    vaddr page = fill->linear & TARGET_PAGE_MASK;
     uintptr_t size_mask = tlb->f[fill->mmu_idx].mask >> CPU_TLB_ENTRY_BITS;
     uintptr_t index = (page >> TARGET_PAGE_BITS) & size_mask;
     const CPUTLBEntry *entry = &tlb->f[fill->mmu_idx].table[index];
@@ -72,6 +72,9 @@ static void restore_pdptes(CPUX86State *env, const uint64_t before[4])
 }
 
 /*
+ * TCG knows nothing of metadata: it is asked about the address proper, and CR3
+ * is without the bits that it would take for a part of the address of the tables.
+ *
  * The parent may read a page table in device memory.  That must not make TCG
  * translate the current instruction anew: there is no return address for it.
  */
@@ -79,6 +82,7 @@ static void ask_parent(const XmmuFill *fill, Answer *answer)
 {
     CPUX86State *env = cpu_env(fill->cs);
     bool can_do_io = fill->cs->neg.can_do_io;
+    uint64_t cr3 = env->cr[3];
     bool pae = xmmu_is_pae_paging(env->cr[0], env->cr[4], env->efer);
     int error_code = env->error_code;
     uint64_t pdpte[4];
@@ -88,9 +92,11 @@ static void ask_parent(const XmmuFill *fill, Answer *answer)
     }
     *answer = (Answer) { };
     fill->cs->neg.can_do_io = true;
-    answer->ok = xmmu_parent_tcg_ops->tlb_fill(fill->cs, fill->addr, fill->size,
+    env->cr[3] &= ~(XMMU_CR3_LAM_U48 | XMMU_CR3_LAM_U57);
+    answer->ok = xmmu_parent_tcg_ops->tlb_fill(fill->cs, fill->linear, fill->size,
                                                fill->access_type, fill->mmu_idx,
                                                true, 0);
+    env->cr[3] = cr3;
     fill->cs->neg.can_do_io = can_do_io;
     answer->error_code = env->error_code;
     env->error_code = error_code;
@@ -158,7 +164,7 @@ static const char *compare_exceptions(const XmmuFill *fill, const Answer *parent
     if (ours->error_code != normalised_error_code(parent->error_code)) {
         return "another error code";
     }
-    if (ours->vector == XMMU_EXC_PF && ours->cr2 != fill->access.gva) {
+    if (ours->vector == XMMU_EXC_PF && ours->cr2 != fill->linear) {
         return "another address in CR2";
     }
     return NULL;
@@ -262,7 +268,7 @@ static void print_guest_walk(CPUX86State *env, vaddr gva)
     bool lma = env->efer & MSR_EFER_LMA;
     int level = !wide ? 2 : !lma ? 3 : env->cr[4] & CR4_LA57_MASK ? 5 : 4;
     unsigned bits = wide ? 9 : 10;
-    hwaddr table = env->cr[3] & (wide && !lma ? ~0x1full : ~0xfffull);
+    hwaddr table = env->cr[3] & (wide && !lma ? ~0x1full : PG_ADDRESS_MASK);
 
     if (!(env->cr[0] & CR0_PG_MASK)) {
         return;
@@ -324,7 +330,7 @@ static G_NORETURN void report(const XmmuFill *fill, const Answer *parent,
     print_answers(parent, result);
     print_registers(cs);
     print_mmu(cs->accel->vcpu);
-    print_guest_walk(cpu_env(cs), fill->access.gva);
+    print_guest_walk(cpu_env(cs), fill->linear);
     fprintf(stderr, "  after %" PRIu64 " equal translations (%" PRIu64
             " of them not yet flushed by the guest)\n", cs->accel->verified,
             cs->accel->verified_stale);
@@ -360,13 +366,14 @@ void xmmu_verify(const XmmuFill *fill, XmmuHwResult *result)
         if (tries == MAX_TRIES) {
             report(fill, &parent, result, what);
         }
-        xmmu_vcpu_invlpg(accel->vcpu, fill->access.gva);
+        xmmu_vcpu_invlpg(accel->vcpu, fill->linear);
         xmmu_hw_translate(accel->vcpu, &fill->access, fill->size, result);
     }
     accel->verified++;
     accel->verified_stale += tries > 0;
-    /* Ours is an exception, the parent's walker may have left an entry. */
-    if (parent.ok && result->outcome == XMMU_HW_EXCEPTION) {
-        tlb_flush_page(cs, fill->addr & TARGET_PAGE_MASK);
+    /* The parent's walker left an entry that ours will not replace. */
+    if (parent.ok && (result->outcome == XMMU_HW_EXCEPTION ||
+                      ((fill->addr ^ fill->linear) & TARGET_PAGE_MASK))) {
+        tlb_flush_page(cs, fill->linear & TARGET_PAGE_MASK);
     }
 }

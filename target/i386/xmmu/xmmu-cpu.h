@@ -73,6 +73,14 @@ static inline void xmmu_take_over(CPUState *cs)
 /* Canonical for a CPU of this width, whatever the paging mode. */
 bool xmmu_is_canonical(CPUX86State *env, uint64_t address);
 
+/* TCG's TLB may hold entries of pointers with metadata, at addresses of their own. */
+static inline bool xmmu_lam_active(CPUX86State *env)
+{
+    return (env->features[FEAT_7_1_EAX] & CPUID_7_1_EAX_LAM) &&
+           ((env->cr[3] & (XMMU_CR3_LAM_U48 | XMMU_CR3_LAM_U57)) ||
+            (env->cr[4] & CR4_LAM_SUP_MASK));
+}
+
 /* ---- cr.c ----------------------------------------------------------------- */
 
 /* Reads the four PDPTEs that @cr3 names. */
@@ -110,6 +118,7 @@ typedef struct XmmuFill {
     MMUAccessType access_type;
     int mmu_idx;
     XmmuAccess access;
+    gva_t linear;               /* what .access uses: no metadata */
 } XmmuFill;
 
 /*
