@@ -11,6 +11,7 @@
  * All callbacks run in the thread that commits the transaction, with the BQL.
  */
 #include "qemu/osdep.h"
+#include "qemu/error-report.h"
 #include "exec/memory.h"
 #include "exec/target_page.h"
 #include "accel/xmmu/trace.h"
@@ -125,9 +126,13 @@ static void memory_commit(MemoryListener *listener)
         return;
     }
     trace_xmmu_memory(memory->as_id, memory->next->len);
-    xmmu_vm_set_memory(memory->vm, memory->as_id,
-                       (const XmmuRegion *)memory->next->data,
-                       memory->next->len);
+    if (!xmmu_vm_set_memory(memory->vm, memory->as_id,
+                            (const XmmuRegion *)memory->next->data,
+                            memory->next->len)) {
+        /* What is mapped may be about to be unmapped: there is no going on. */
+        error_report("xmmu: no host memory for the map of guest memory");
+        exit(EXIT_FAILURE);
+    }
     memory->current = memory->next;
     memory->next = old;
 }

@@ -94,6 +94,20 @@ static void set_huge_pages(Object *obj, bool value, Error **errp)
     xmmu_state.config.huge_pages = value;
 }
 
+static void get_table_memory(Object *obj, Visitor *v, const char *name,
+                             void *opaque, Error **errp)
+{
+    uint64_t value = xmmu_state.config.table_memory;
+
+    visit_type_size(v, name, &value, errp);
+}
+
+static void set_table_memory(Object *obj, Visitor *v, const char *name,
+                             void *opaque, Error **errp)
+{
+    visit_type_size(v, name, &xmmu_state.config.table_memory, errp);
+}
+
 static bool get_verify(Object *obj, Error **errp)
 {
     return xmmu_state.verify;
@@ -133,6 +147,12 @@ static void add_properties(ObjectClass *oc)
                                    get_huge_pages, set_huge_pages);
     object_class_property_set_description(oc, "huge-pages",
         "Map guest memory in pages of 2 MiB and 1 GiB where possible");
+
+    object_class_property_add(oc, "table-memory", "size",
+                              get_table_memory, set_table_memory, NULL, NULL);
+    object_class_property_set_description(oc, "table-memory",
+        "Host memory that page tables may take; 0: a fiftieth of the guest's memory, "
+        "at least 128 MiB");
 
     object_class_property_add_bool(oc, "verify", get_verify, set_verify);
     object_class_property_set_description(oc, "verify",
@@ -221,6 +241,24 @@ static void run_state_changed(void *opaque, bool running, RunState state)
     forget_vcpu_state();
 }
 
+/* Enough for every vCPU to go on, and a default that fits the guest. */
+static bool settle_table_memory(MachineState *ms)
+{
+    uint64_t *size = &xmmu_state.config.table_memory;
+    uint64_t least = xmmu_table_memory_floor(ms->smp.max_cpus);
+
+    if (*size == 0) {
+        *size = MAX(ms->maxram_size / 50, XMMU_TABLE_MEMORY_DEFAULT);
+        *size = MAX(*size, least);
+    }
+    if (*size < least) {
+        error_report("xmmu: table-memory=%" PRIu64 " is too small: %u vCPUs need at "
+                     "least %" PRIu64 " bytes", *size, ms->smp.max_cpus, least);
+        return false;
+    }
+    return true;
+}
+
 static int xmmu_init_machine(MachineState *ms)
 {
     XmmuAccelClass *xc = XMMU_ACCEL_CLASS(object_get_class(OBJECT(current_accel())));
@@ -230,8 +268,15 @@ static int xmmu_init_machine(MachineState *ms)
         return ret;
     }
     choose_engine();
+    if (!settle_table_memory(ms)) {
+        return -EINVAL;
+    }
     xmmu_state.vm = xmmu_vm_new(&xmmu_state.config, &xmmu_soft_services,
                                 &xmmu_state);
+    if (!xmmu_state.vm) {
+        error_report("xmmu: no host memory");
+        return -ENOMEM;
+    }
     xmmu_memory_listen(&xmmu_state.memory[XMMU_AS_NORMAL], xmmu_state.vm,
                        XMMU_AS_NORMAL, &address_space_memory, "xmmu");
     qemu_register_reset(system_reset, NULL);

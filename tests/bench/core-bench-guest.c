@@ -13,7 +13,7 @@ void bench_vm(Bench *b, uint64_t ram, bool huge_pages)
     XmmuConfig config = b->item->tdp ? fixture_config() : fixture_shadow_config();
 
     config.huge_pages = huge_pages;
-    config.max_tables = 1u << 20;       /* no reclaim unless an item wants it */
+    config.table_memory = GIB(8);       /* no reclaim unless an item wants it */
     b->fx = fixture_new(&config, ram);
     b->keep = g_array_new(false, false, sizeof(XmmuRegion));
     b->without = g_array_new(false, false, sizeof(XmmuRegion));

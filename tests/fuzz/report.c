@@ -59,11 +59,11 @@ void fz_print_setting(const Fuzz *f, const Cpu *cpu)
     const XmmuRegs *r = &cpu->regs;
 
     fprintf(stderr, "  reproduce: --world=%#" PRIx64 " (operation %u)\n", f->seed, f->op);
-    fprintf(stderr, "  VM: %s%s%u-level, large pages %d, prev-roots %u, max-tables %u\n",
+    fprintf(stderr, "  VM: %s%s%u-level, large pages %d, prev-roots %u, table-memory %" PRIu64 "\n",
             f->config.tdp ? "tdp " : "shadow ",
             !f->config.tdp ? "" : f->config.tdp_format == XMMU_TDP_EPT ? "ept " : "npt ",
             f->config.tdp_levels, f->config.huge_pages, f->config.prev_roots,
-            f->config.max_tables);
+            f->config.table_memory);
     fprintf(stderr, "  CPU: maxphyaddr %u page1g %d pse36 %d amd %d\n", f->caps.maxphyaddr,
             f->caps.page1g, f->caps.pse36, f->caps.amd_pml4e_bit8);
     fprintf(stderr, "  vCPU %u: %u levels cr0 %#" PRIx64 " cr3 %#" PRIx64 " cr4 %#" PRIx64

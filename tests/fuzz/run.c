@@ -110,8 +110,8 @@ static void random_config(Fuzz *f)
         .tdp_levels = source_percent(s, 50) ? 4 : 5,
         .huge_pages = (allowed & FUZZ_LARGE) && source_percent(s, 70),
         .prev_roots = prev_roots[source_below(s, 4)],
-        .max_tables = (allowed & FUZZ_LIMIT) && source_percent(s, 25)
-                      ? 24 + source_below(s, 64) : 0,
+        .table_memory = (allowed & FUZZ_LIMIT) && source_percent(s, 25)
+                        ? xmmu_table_memory_floor(2) + 8192 * source_below(s, 64) : 0,
     };
     f->caps = (XmmuCpuCaps) {
         .maxphyaddr = addr_bits[source_below(s, sizeof(addr_bits))],

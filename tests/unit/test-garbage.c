@@ -101,7 +101,7 @@ static void check(gconstpointer data)
 
     config.tdp = c->tdp;
     config.tdp_format = c->format;
-    config.max_tables = 64;
+    config.table_memory = KIB(512);
     fx = fixture_new(&config, RAM);
     for (unsigned round = 0; round < 60; round++) {
         XmmuRegs regs = fixture_regs(c->mode, next(&random) & (RAM - 1) & XMMU_PAGE_MASK);

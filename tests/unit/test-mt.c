@@ -363,7 +363,8 @@ typedef struct MtCase {
     const char *name;
     bool tdp, huge;
     XmmuTdpFormat format;
-    unsigned mode, max_tables;
+    unsigned mode;
+    uint64_t table_memory;
 } MtCase;
 
 static void check(gconstpointer data)
@@ -379,7 +380,7 @@ static void check(gconstpointer data)
     config.tdp = c->tdp;
     config.tdp_format = c->format;
     config.huge_pages = c->huge;
-    config.max_tables = c->max_tables;
+    config.table_memory = c->table_memory;
     g.fx = fixture_new(&config, RAM);
     build_guest(&g, c->mode);
     for (unsigned i = 0; i < THREADS; i++) {
@@ -414,7 +415,7 @@ static const MtCase cases[] = {
     { "shadow 5-level", false, true, XMMU_TDP_NPT, MODE_5L, 0 },
     { "shadow PAE", false, true, XMMU_TDP_NPT, MODE_PAE, 0 },
     { "shadow 32-bit", false, true, XMMU_TDP_NPT, MODE_32, 0 },
-    { "shadow with few tables", false, true, XMMU_TDP_NPT, MODE_4L, 16 },
+    { "shadow with few tables", false, true, XMMU_TDP_NPT, MODE_4L, KIB(640) },
 };
 
 int main(int argc, char **argv)

@@ -12,18 +12,31 @@
 #include <stdlib.h>
 #include <string.h>
 #include "arena.h"
+#include "mem.h"
 
 #define BLOCK_PAGES 64
 #define BLOCK_SIZE  (BLOCK_PAGES * XMMU_PAGE_SIZE)
 
-typedef struct Block {
-    void *owner[BLOCK_PAGES];           /* [0] is this header itself */
-} Block;
+typedef struct Block Block;
+struct Block {
+    union {
+        Block *next;                    /* the header has no owner */
+        void *owner[BLOCK_PAGES];       /* [0] would be this header itself */
+    };
+};
+
+/* What is in a page that nobody owns. */
+typedef struct FreePage FreePage;
+struct FreePage {
+    FreePage *next;
+};
 
 struct XmmuArena {
+    const XmmuServices *services;
+    void *opaque;
     pthread_mutex_t lock;      /* not GMutex: ThreadSanitizer does not see those */
-    GPtrArray *blocks;
-    GPtrArray *free_pages;
+    Block *blocks;
+    FreePage *free_pages;
 };
 
 static Block *block_of(const void *page)
@@ -37,35 +50,53 @@ static void **owner_of(const void *page)
                                   XMMU_PAGE_SHIFT];
 }
 
-XmmuArena *xmmu_arena_new(void)
+XmmuArena *xmmu_arena_new(const XmmuServices *services, void *opaque)
 {
-    XmmuArena *arena = g_new0(XmmuArena, 1);
+    XmmuArena *arena = xmmu_try_new0(services, opaque, sizeof(*arena));
 
-    pthread_mutex_init(&arena->lock, NULL);
-    arena->blocks = g_ptr_array_new_with_free_func(free);
-    arena->free_pages = g_ptr_array_new();
+    if (arena) {
+        arena->services = services;
+        arena->opaque = opaque;
+        pthread_mutex_init(&arena->lock, NULL);
+    }
     return arena;
 }
 
 void xmmu_arena_free(XmmuArena *arena)
 {
-    g_ptr_array_free(arena->free_pages, true);
-    g_ptr_array_free(arena->blocks, true);
+    while (arena->blocks) {
+        Block *block = arena->blocks;
+
+        arena->blocks = block->next;
+        free(block);
+    }
     pthread_mutex_destroy(&arena->lock);
     g_free(arena);
+}
+
+static void put_page(XmmuArena *arena, void *page)
+{
+    FreePage *free_page = page;
+
+    free_page->next = arena->free_pages;
+    arena->free_pages = free_page;
 }
 
 static bool add_block(XmmuArena *arena)
 {
     void *memory;
+    Block *block;
 
-    if (posix_memalign(&memory, BLOCK_SIZE, BLOCK_SIZE)) {
+    if (!xmmu_may_allocate(arena->services, arena->opaque, BLOCK_SIZE) ||
+        posix_memalign(&memory, BLOCK_SIZE, BLOCK_SIZE)) {
         return false;
     }
-    memset(memory, 0, sizeof(Block));
-    g_ptr_array_add(arena->blocks, memory);
+    block = memory;
+    memset(block, 0, sizeof(*block));
+    block->next = arena->blocks;
+    arena->blocks = block;
     for (unsigned i = BLOCK_PAGES - 1; i > 0; i--) {
-        g_ptr_array_add(arena->free_pages, (char *)memory + i * XMMU_PAGE_SIZE);
+        put_page(arena, (char *)memory + i * XMMU_PAGE_SIZE);
     }
     return true;
 }
@@ -75,9 +106,9 @@ void *xmmu_arena_alloc(XmmuArena *arena, void *owner)
     void *page = NULL;
 
     pthread_mutex_lock(&arena->lock);
-    if (arena->free_pages->len || add_block(arena)) {
-        page = g_ptr_array_steal_index_fast(arena->free_pages,
-                                            arena->free_pages->len - 1);
+    if (arena->free_pages || add_block(arena)) {
+        page = arena->free_pages;
+        arena->free_pages = arena->free_pages->next;
         *owner_of(page) = owner;
     }
     pthread_mutex_unlock(&arena->lock);
@@ -91,7 +122,7 @@ void xmmu_arena_release(XmmuArena *arena, void *page)
 {
     pthread_mutex_lock(&arena->lock);
     *owner_of(page) = NULL;
-    g_ptr_array_add(arena->free_pages, page);
+    put_page(arena, page);
     pthread_mutex_unlock(&arena->lock);
 }
 

@@ -10,11 +10,12 @@
 #define XMMU_MMU_ARENA_H
 
 #include <glib.h>
-#include "types.h"
+#include "mmu.h"
 
 typedef struct XmmuArena XmmuArena;
 
-XmmuArena *xmmu_arena_new(void);
+/* NULL: out of memory. */
+XmmuArena *xmmu_arena_new(const XmmuServices *services, void *opaque);
 /* All pages must have been released. */
 void xmmu_arena_free(XmmuArena *arena);
 /* A zeroed page; NULL when the host has no memory. */

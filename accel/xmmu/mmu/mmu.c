@@ -9,20 +9,35 @@
  */
 #include <string.h>
 #include "flush.h"
+#include "mem.h"
 #include "roots.h"
 #include "shadow.h"
 #include "tdp.h"
 
-#define DEFAULT_MAX_TABLES 16384
+/* What a VM is made of; all of it or nothing. */
+static void free_parts(XmmuVm *vm)
+{
+    xmmu_reserve_cleanup(vm);
+    xmmu_slots_cleanup(vm);
+    if (vm->arena) {
+        xmmu_arena_free(vm->arena);
+    }
+    g_ptr_array_free(vm->vcpus, true);
+    g_rw_lock_clear(&vm->mmu_lock);
+    g_free(vm);
+}
 
 XmmuVm *xmmu_vm_new(const XmmuConfig *config, const XmmuServices *services,
                     void *opaque)
 {
-    XmmuVm *vm = g_new0(XmmuVm, 1);
+    XmmuVm *vm = xmmu_try_new0(services, opaque, sizeof(*vm));
 
+    if (!vm) {
+        return NULL;
+    }
     vm->config = *config;
-    if (!vm->config.max_tables) {
-        vm->config.max_tables = DEFAULT_MAX_TABLES;
+    if (!vm->config.table_memory) {
+        vm->config.table_memory = XMMU_TABLE_MEMORY_DEFAULT;
     }
     if (!vm->config.tdp_levels) {
         vm->config.tdp_levels = 4;
@@ -34,41 +49,28 @@ XmmuVm *xmmu_vm_new(const XmmuConfig *config, const XmmuServices *services,
                : config->tdp_format == XMMU_TDP_EPT ? &xmmu_host_ept
                                                     : &xmmu_host_npt;
     g_rw_lock_init(&vm->mmu_lock);
-    vm->arena = xmmu_arena_new();
     vm->vcpus = g_ptr_array_new();
     g_queue_init(&vm->shadow_tables);
     g_queue_init(&vm->obsolete);
-    xmmu_slots_init(vm);
+    vm->arena = xmmu_arena_new(services, opaque);
+    if (!xmmu_slots_init(vm) || !vm->arena) {
+        free_parts(vm);
+        return NULL;
+    }
     return vm;
 }
-
-typedef struct LastCall {
-    XmmuRcuHead rcu;
-    XmmuVm *vm;
-} LastCall;
 
 /* Runs after the callbacks of all tables, which were queued before. */
 static void vm_reclaim(XmmuRcuHead *head)
 {
-    LastCall *last = (LastCall *)head;
-    XmmuVm *vm = last->vm;
-
-    xmmu_slots_cleanup(vm);
-    xmmu_arena_free(vm->arena);
-    g_ptr_array_free(vm->vcpus, true);
-    g_rw_lock_clear(&vm->mmu_lock);
-    g_free(vm);
-    g_free(last);
+    free_parts((XmmuVm *)((char *)head - offsetof(XmmuVm, rcu)));
 }
 
 void xmmu_vm_free(XmmuVm *vm)
 {
-    LastCall *last = g_new0(LastCall, 1);
-
     g_assert(vm->vcpus->len == 0);
-    last->vm = vm;
     xmmu_vm_zap_all(vm);
-    vm->services->rcu_call(&last->rcu, vm_reclaim);
+    vm->services->rcu_call(&vm->rcu, vm_reclaim);
 }
 
 const XmmuConfig *xmmu_vm_config(const XmmuVm *vm)
@@ -103,8 +105,11 @@ static void init_mmus(XmmuVcpu *vcpu)
 
 XmmuVcpu *xmmu_vcpu_new(XmmuVm *vm, unsigned index, const XmmuCpuCaps *caps)
 {
-    XmmuVcpu *vcpu = g_new0(XmmuVcpu, 1);
+    XmmuVcpu *vcpu = xmmu_try_new0(vm->services, vm->opaque, sizeof(*vcpu));
 
+    if (!vcpu) {
+        return NULL;
+    }
     vcpu->vm = vm;
     vcpu->index = index;
     vcpu->caps = *caps;

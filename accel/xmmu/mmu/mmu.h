@@ -54,6 +54,11 @@ typedef struct XmmuServices {
      */
     void (*flush_vcpu)(void *opaque, unsigned index);
     /*
+     * Asked before the core allocates @size bytes; false: the allocation fails.  For
+     * tests, or an embedder with a budget.  Any thread, any lock.  May be NULL.
+     */
+    bool (*may_allocate)(void *opaque, size_t size);
+    /*
      * The CPU set A or D bits in a guest table at host address @hpa: tell who
      * keeps track of changed guest memory (migration).  May be NULL.
      */
@@ -75,10 +80,16 @@ typedef struct XmmuConfig {
     uint8_t tdp_levels;         /* 4 or 5 */
     bool huge_pages;            /* map 2 MiB and 1 GiB where possible */
     unsigned prev_roots;        /* cached roots beside the current one, 0..MAX */
-    unsigned max_tables;        /* table pages to keep, 0 = default */
+    uint64_t table_memory;      /* bytes that tables may take, 0 = default; at least
+                                   xmmu_table_memory_floor() */
 } XmmuConfig;
 
-/* @services and @opaque must outlive the VM.  Never fails. */
+#define XMMU_TABLE_MEMORY_DEFAULT ((uint64_t)128 << 20)
+
+/* The least XmmuConfig.table_memory with which @vcpus vCPUs can always go on. */
+uint64_t xmmu_table_memory_floor(unsigned vcpus);
+
+/* @services and @opaque must outlive the VM.  NULL: out of memory. */
 XmmuVm *xmmu_vm_new(const XmmuConfig *config, const XmmuServices *services,
                     void *opaque);
 /* All vCPUs must be gone. */
@@ -106,9 +117,10 @@ typedef struct XmmuRegion {
 /*
  * Replace the memory of address space @as_id.  @regions are sorted by gfn and
  * do not overlap.  What changed is zapped and flushed before this returns; the
- * MMIO generation moves on.  Takes mmu_lock for writing.
+ * MMIO generation moves on.  Takes mmu_lock for writing, and releases it in between.
+ * False: out of memory, and the old memory is still there.
  */
-void xmmu_vm_set_memory(XmmuVm *vm, unsigned as_id, const XmmuRegion *regions,
+bool xmmu_vm_set_memory(XmmuVm *vm, unsigned as_id, const XmmuRegion *regions,
                         size_t count);
 
 /* Forget every translation (loadvm, a debugger that rewrote guest tables). */
@@ -137,6 +149,7 @@ typedef struct XmmuRegs {
     uint64_t pdpte[4];          /* used only in PAE paging (legacy, PAE=1) */
 } XmmuRegs;
 
+/* NULL: out of memory. */
 XmmuVcpu *xmmu_vcpu_new(XmmuVm *vm, unsigned index, const XmmuCpuCaps *caps);
 void xmmu_vcpu_free(XmmuVcpu *vcpu);
 
@@ -281,7 +294,8 @@ XmmuPfResult xmmu_tdp_fault(XmmuVcpu *vcpu, XmmuFault *fault);
     X(role_conflicts,  "children unlinked because their key did not match") \
     X(flushes,         "flushes of all vCPUs ordered by the MMU") \
     X(zaps,            "present entries removed by the MMU") \
-    X(reclaims,        "times the table limit forced tables out")
+    X(reclaims,        "times that tables had to go to make room for others") \
+    X(reclaimed_tables, "tables that went because of that")
 
 #define XMMU_GAUGES(X) \
     X(tables,          "table pages now in use") \

@@ -9,85 +9,118 @@
 #include <glib.h>
 #include "ptr_list.h"
 
-typedef struct PtrVector {
-    uint32_t count, room;
-    void *items[];
-} PtrVector;
-
-static PtrVector *vector_of(const XmmuPtrList *list)
+void xmmu_ptr_pool_put(XmmuPtrPool *pool, XmmuPtrNode *node)
 {
-    return list->word & 1 ? (PtrVector *)(list->word - 1) : NULL;
+    node->next = pool->nodes;
+    pool->nodes = node;
+    pool->count++;
 }
 
-static PtrVector *vector_resize(PtrVector *vec, uint32_t room)
+XmmuPtrNode *xmmu_ptr_pool_get(XmmuPtrPool *pool)
 {
-    vec = g_realloc(vec, sizeof(*vec) + room * sizeof(vec->items[0]));
-    vec->room = room;
-    return vec;
+    XmmuPtrNode *node = pool->nodes;
+
+    g_assert(node);
+    pool->nodes = node->next;
+    pool->count--;
+    return node;
 }
 
-void xmmu_ptr_list_add(XmmuPtrList *list, void *ptr)
+static XmmuPtrNode *first_node(const XmmuPtrList *list)
 {
-    PtrVector *vec = vector_of(list);
+    return list->word & 1 ? (XmmuPtrNode *)(list->word - 1) : NULL;
+}
+
+static void add_node(XmmuPtrList *list, XmmuPtrNode *next, XmmuPtrPool *pool)
+{
+    XmmuPtrNode *node = xmmu_ptr_pool_get(pool);
+
+    node->next = next;
+    node->count = 0;
+    list->word = (uintptr_t)node + 1;
+}
+
+void xmmu_ptr_list_add(XmmuPtrList *list, void *ptr, XmmuPtrPool *pool)
+{
+    XmmuPtrNode *node = first_node(list);
 
     g_assert(ptr && !((uintptr_t)ptr & 1));
     if (!list->word) {
         list->word = (uintptr_t)ptr;
         return;
     }
-    if (!vec) {
-        vec = vector_resize(NULL, 4);
-        vec->items[0] = (void *)list->word;
-        vec->count = 1;
-    } else if (vec->count == vec->room) {
-        vec = vector_resize(vec, vec->room * 2);
+    if (!node) {
+        void *only = (void *)list->word;
+
+        add_node(list, NULL, pool);
+        first_node(list)->items[first_node(list)->count++] = only;
+    } else if (node->count == XMMU_PTR_NODE_ITEMS) {
+        add_node(list, node, pool);
     }
-    vec->items[vec->count++] = ptr;
-    list->word = (uintptr_t)vec + 1;
+    node = first_node(list);
+    node->items[node->count++] = ptr;
 }
 
-static void vector_remove(PtrVector *vec, void *ptr)
+static void **find(XmmuPtrNode *node, void *ptr)
 {
-    for (uint32_t i = vec->count; i-- > 0;) {
-        if (vec->items[i] == ptr) {
-            vec->items[i] = vec->items[--vec->count];
-            return;
+    for (; node; node = node->next) {
+        for (size_t i = node->count; i-- > 0;) {
+            if (node->items[i] == ptr) {
+                return &node->items[i];
+            }
         }
     }
     g_assert_not_reached();
 }
 
-void xmmu_ptr_list_remove(XmmuPtrList *list, void *ptr)
+void xmmu_ptr_list_remove(XmmuPtrList *list, void *ptr, XmmuPtrPool *pool)
 {
-    PtrVector *vec = vector_of(list);
+    XmmuPtrNode *node = first_node(list);
 
-    if (!vec) {
+    if (!node) {
         g_assert(list->word == (uintptr_t)ptr);
         list->word = 0;
         return;
     }
-    vector_remove(vec, ptr);
-    if (vec->count == 1) {
-        list->word = (uintptr_t)vec->items[0];
-        g_free(vec);
+    *find(node, ptr) = node->items[node->count - 1];
+    if (--node->count == 0) {
+        list->word = (uintptr_t)node->next + 1;
+        xmmu_ptr_pool_put(pool, node);
+    } else if (node->count == 1 && !node->next) {
+        list->word = (uintptr_t)node->items[0];
+        xmmu_ptr_pool_put(pool, node);
     }
 }
 
 size_t xmmu_ptr_list_count(const XmmuPtrList *list)
 {
-    PtrVector *vec = vector_of(list);
+    size_t count = list->word && !(list->word & 1);
 
-    return vec ? vec->count : list->word != 0;
+    for (XmmuPtrNode *node = first_node(list); node; node = node->next) {
+        count += node->count;
+    }
+    return count;
 }
 
-void *xmmu_ptr_list_get(const XmmuPtrList *list, size_t index)
+void *xmmu_ptr_list_first(const XmmuPtrList *list)
 {
-    PtrVector *vec = vector_of(list);
+    XmmuPtrNode *node = first_node(list);
 
-    if (!vec) {
-        g_assert(index == 0 && list->word);
-        return (void *)list->word;
+    g_assert(list->word);
+    return node ? node->items[node->count - 1] : (void *)list->word;
+}
+
+void xmmu_ptr_list_each(const XmmuPtrList *list, void (*fn)(void *ptr, void *opaque),
+                        void *opaque)
+{
+    XmmuPtrNode *node = first_node(list);
+
+    if (list->word && !node) {
+        fn((void *)list->word, opaque);
     }
-    g_assert(index < vec->count);
-    return vec->items[index];
+    for (; node; node = node->next) {
+        for (size_t i = 0; i < node->count; i++) {
+            fn(node->items[i], opaque);
+        }
+    }
 }

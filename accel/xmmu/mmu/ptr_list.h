@@ -4,8 +4,10 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * The reverse maps (frame -> entries that map it, table -> entries that point to
- * it) hold one pointer in nearly all cases.  Such a list is one word; only a
- * second pointer allocates.  Order is not kept.  The caller serialises access.
+ * it) hold one pointer in nearly all cases.  Such a list is one word; a second pointer
+ * takes a node, which has room for more.  Nodes come from a pool that was filled
+ * before (reserve.c), so adding cannot fail.  Order is not kept.  The caller
+ * serialises access.
  */
 #ifndef XMMU_MMU_PTR_LIST_H
 #define XMMU_MMU_PTR_LIST_H
@@ -14,20 +16,42 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define XMMU_PTR_NODE_ITEMS 14
+
+/* Only the first node of a list has room left. */
+typedef struct XmmuPtrNode XmmuPtrNode;
+struct XmmuPtrNode {
+    XmmuPtrNode *next;
+    size_t count;
+    void *items[XMMU_PTR_NODE_ITEMS];
+};
+
+typedef struct XmmuPtrPool {
+    XmmuPtrNode *nodes;
+    unsigned count;
+} XmmuPtrPool;
+
 typedef struct XmmuPtrList {
-    uintptr_t word;     /* 0: empty; even: the pointer; odd: a vector, plus 1 */
+    uintptr_t word;     /* 0: empty; even: the pointer; odd: the first node, plus 1 */
 } XmmuPtrList;
 
-/* @ptr is not NULL and at least 2-byte aligned. */
-void xmmu_ptr_list_add(XmmuPtrList *list, void *ptr);
+/* @ptr is not NULL and at least 2-byte aligned; @pool has a node. */
+void xmmu_ptr_list_add(XmmuPtrList *list, void *ptr, XmmuPtrPool *pool);
 /* @ptr must be in the list: a reverse map that lost an entry is a bug. */
-void xmmu_ptr_list_remove(XmmuPtrList *list, void *ptr);
+void xmmu_ptr_list_remove(XmmuPtrList *list, void *ptr, XmmuPtrPool *pool);
 size_t xmmu_ptr_list_count(const XmmuPtrList *list);
-void *xmmu_ptr_list_get(const XmmuPtrList *list, size_t index);
+/* Any of a list that is not empty; the one that is removed fastest. */
+void *xmmu_ptr_list_first(const XmmuPtrList *list);
+/* For each pointer; @fn does not change the list. */
+void xmmu_ptr_list_each(const XmmuPtrList *list, void (*fn)(void *ptr, void *opaque),
+                        void *opaque);
 
 static inline bool xmmu_ptr_list_empty(const XmmuPtrList *list)
 {
     return list->word == 0;
 }
+
+void xmmu_ptr_pool_put(XmmuPtrPool *pool, XmmuPtrNode *node);
+XmmuPtrNode *xmmu_ptr_pool_get(XmmuPtrPool *pool);
 
 #endif /* XMMU_MMU_PTR_LIST_H */

@@ -17,6 +17,7 @@
  * caller keeps tables readable that are zapped on the way.
  */
 #include "flush.h"
+#include "reclaim.h"
 #include "shadow.h"
 
 /* ---- Finding and making ---------------------------------------------------- */
@@ -92,9 +93,15 @@ static void enlist(XmmuTable *table)
     g_queue_push_head_link(&table->vm->shadow_tables, &table->link);
 }
 
+static XmmuTable *new_table(XmmuVm *vm, gfn_t gfn, XmmuPageRole role)
+{
+    return xmmu_reclaim_for(vm, xmmu_table_bytes(role)) ? xmmu_table_new(vm, gfn, role)
+                                                         : NULL;
+}
+
 XmmuTable *xmmu_shadow_new_pae_root(XmmuVm *vm, gfn_t gfn, XmmuPageRole role)
 {
-    XmmuTable *table = xmmu_table_new(vm, gfn, role);
+    XmmuTable *table = new_table(vm, gfn, role);
 
     xmmu_assert_write_locked(vm);
     g_assert(role.pae_root);
@@ -125,7 +132,7 @@ XmmuTable *xmmu_shadow_get(XmmuVcpu *vcpu, gfn_t gfn, XmmuPageRole role)
         }
         return table;
     }
-    table = xmmu_table_new(vm, gfn, role);
+    table = new_table(vm, gfn, role);
     if (!table) {
         return NULL;
     }
@@ -142,7 +149,7 @@ XmmuTable *xmmu_shadow_get(XmmuVcpu *vcpu, gfn_t gfn, XmmuPageRole role)
 
 void xmmu_shadow_linked(XmmuTable *child, XmmuSpte *sptep)
 {
-    xmmu_ptr_list_add(&child->parents, sptep);
+    xmmu_ptr_list_add(&child->parents, sptep, &child->vm->reserve.nodes);
     child->linked_at = child->vm->fill_clock;
     if (xmmu_needs_sync(child)) {
         xmmu_unsync_link(xmmu_table_of(sptep), xmmu_spte_index(sptep));
@@ -180,7 +187,7 @@ void xmmu_shadow_unlinked(XmmuTable *child, XmmuSpte *sptep)
     unsigned nothing = 0;
 
     xmmu_count_held_zap(child->vm);
-    xmmu_ptr_list_remove(&child->parents, sptep);
+    xmmu_ptr_list_remove(&child->parents, sptep, &child->vm->reserve.nodes);
     xmmu_unsync_unlink(xmmu_table_of(sptep), xmmu_spte_index(sptep));
     if (xmmu_ptr_list_empty(&child->parents) && !child->root_refs &&
         !xmmu_table_stale(child) && !worth_keeping(child)) {
@@ -198,7 +205,7 @@ bool xmmu_shadow_retire(XmmuTable *table, unsigned *budget)
 {
     xmmu_assert_write_locked(table->vm);
     while (!xmmu_ptr_list_empty(&table->parents)) {
-        XmmuSpte *sptep = xmmu_ptr_list_get(&table->parents, 0);
+        XmmuSpte *sptep = xmmu_ptr_list_first(&table->parents);
 
         if (!*budget) {
             return false;
@@ -234,7 +241,7 @@ bool xmmu_shadow_dismantle(XmmuTable *table, unsigned *budget)
         return false;
     }
     g_queue_unlink(&table->vm->obsolete, &table->link);
-    table->dead = true;
+    xmmu_table_uncount(&table->vm->writer, table);
     __atomic_store_n(&table->unsync, false, __ATOMIC_RELEASE);
     if (!table->root_refs) {
         xmmu_table_free(table);

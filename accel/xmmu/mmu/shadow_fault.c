@@ -9,12 +9,16 @@
  * that are zapped on the way.
  */
 #include "flush.h"
+#include "reclaim.h"
 #include "roots.h"
 #include "shadow.h"
 
 /* Entries of obsolete tables that one fault takes down, so that what the guest's own
  * writes made obsolete does not pile up. */
 #define OBSOLETE_PER_FAULT 64
+
+/* Times that tables are given up for one fault when the host has no memory. */
+#define NOMEM_RETRIES 4
 
 typedef struct ShadowFault {
     XmmuVcpu *vcpu;
@@ -25,18 +29,6 @@ typedef struct ShadowFault {
     uint8_t access;             /* XMMU_ACC_* of the leaf to be */
     int level;                  /* of the leaf to be */
 } ShadowFault;
-
-/* Keep the number of tables bounded: the oldest go first. */
-static void reclaim(XmmuVm *vm)
-{
-    if (vm->shadow_tables.length < vm->config.max_tables) {
-        return;
-    }
-    xmmu_count_shared(&vm->stats.reclaims, 1);
-    while (vm->shadow_tables.length > vm->config.max_tables / 8 * 7) {
-        xmmu_shadow_zap(vm->shadow_tables.tail->data);
-    }
-}
 
 static bool is_write(const ShadowFault *f)
 {
@@ -302,7 +294,10 @@ static XmmuPfResult build(ShadowFault *f)
     XmmuTable *table = xmmu_roots_load(f->mmu);
 
     while (table && table->role.level > f->level) {
-        XmmuTable *next = descend(f, table);
+        XmmuTable *next;
+
+        xmmu_reclaim_touch(table);
+        next = descend(f, table);
 
         if (next && next->unlinked) {
             return XMMU_PF_RETRY;
@@ -312,7 +307,11 @@ static XmmuPfResult build(ShadowFault *f)
         }
         table = next;
     }
-    return table ? install_leaf(f, table) : XMMU_PF_NOMEM;
+    if (!table) {
+        return XMMU_PF_NOMEM;
+    }
+    xmmu_reclaim_touch(table);
+    return install_leaf(f, table);
 }
 
 static XmmuPfResult fault_locked(ShadowFault *f)
@@ -338,8 +337,11 @@ static XmmuPfResult fault_locked(ShadowFault *f)
     if (!write_without_wp(f)) {
         return untranslated(f);
     }
+    xmmu_reclaim_begin(vm);
     xmmu_shadow_finish_some(vm, OBSOLETE_PER_FAULT);
-    reclaim(vm);
+    if (!xmmu_reserve_fill(vm)) {
+        return XMMU_PF_NOMEM;
+    }
     f->level = leaf_level(f);
     return build(f);
 }
@@ -368,7 +370,24 @@ static XmmuPfResult walk_and_build(XmmuVcpu *vcpu, XmmuFault *fault)
     return result;
 }
 
+/* The host refused memory; perhaps it has some when we need less. */
+static bool let_go(XmmuVm *vm)
+{
+    bool some;
+
+    xmmu_write_lock(vm, XMMU_REASON_GUEST);
+    xmmu_reclaim_begin(vm);
+    some = xmmu_reclaim_some(vm);
+    xmmu_write_unlock(vm);
+    return some;
+}
+
 XmmuPfResult xmmu_shadow_fault(XmmuVcpu *vcpu, XmmuFault *fault)
 {
-    return xmmu_count_fault(vcpu, walk_and_build(vcpu, fault));
+    XmmuPfResult result = walk_and_build(vcpu, fault);
+
+    for (int i = 0; i < NOMEM_RETRIES && result == XMMU_PF_NOMEM; i++) {
+        result = let_go(vcpu->vm) ? walk_and_build(vcpu, fault) : XMMU_PF_NOMEM;
+    }
+    return xmmu_count_fault(vcpu, result);
 }

@@ -11,6 +11,7 @@
  */
 #include <string.h>
 #include "flush.h"
+#include "mem.h"
 #include "shadow.h"
 #include "slots.h"
 #include "tdp.h"
@@ -74,10 +75,22 @@ int xmmu_slot_max_level(const XmmuRegion *slot, gfn_t gfn, int limit)
     return level;
 }
 
+static XmmuChunk **chunk_bucket(XmmuVm *vm, hfn_t hfn)
+{
+    uint64_t hash = (hfn / XMMU_ENTRIES) * 0x9e3779b97f4a7c15ull >> 32;
+
+    return &vm->chunks[hash % XMMU_CHUNK_BUCKETS];
+}
+
 XmmuChunk *xmmu_chunk_find(XmmuVm *vm, hfn_t hfn)
 {
+    XmmuChunk *chunk = *chunk_bucket(vm, hfn);
+
     xmmu_assert_write_locked(vm);
-    return g_hash_table_lookup(vm->chunks, (gpointer)(uintptr_t)(hfn >> 9));
+    while (chunk && chunk->hfn / XMMU_ENTRIES != hfn / XMMU_ENTRIES) {
+        chunk = chunk->next;
+    }
+    return chunk;
 }
 
 XmmuChunk *xmmu_chunk_get(XmmuVm *vm, hfn_t hfn)
@@ -85,12 +98,30 @@ XmmuChunk *xmmu_chunk_get(XmmuVm *vm, hfn_t hfn)
     XmmuChunk *chunk = xmmu_chunk_find(vm, hfn);
 
     if (!chunk) {
-        chunk = g_new0(XmmuChunk, 1);
+        XmmuChunk **bucket = chunk_bucket(vm, hfn);
+
+        chunk = xmmu_reserve_chunk(vm);
         chunk->hfn = hfn & ~(hfn_t)(XMMU_ENTRIES - 1);
-        g_hash_table_insert(vm->chunks, (gpointer)(uintptr_t)(hfn >> 9), chunk);
-        xmmu_count_shared(&vm->stats.table_bytes, sizeof(*chunk));
+        chunk->next = *bucket;
+        *bucket = chunk;
     }
+    chunk->users++;
     return chunk;
+}
+
+void xmmu_chunk_put(XmmuVm *vm, XmmuChunk *chunk)
+{
+    XmmuChunk **p = chunk_bucket(vm, chunk->hfn);
+
+    g_assert(chunk->users > 0);
+    if (--chunk->users) {
+        return;
+    }
+    while (*p != chunk) {
+        p = &(*p)->next;
+    }
+    *p = chunk->next;
+    xmmu_reserve_put_chunk(vm, chunk);
 }
 
 /* ---- Changing the map -------------------------------------------------- */
@@ -149,11 +180,15 @@ static void slots_reclaim(XmmuRcuHead *head)
     g_free((char *)head - offsetof(XmmuSlots, rcu));
 }
 
-static XmmuSlots *slots_new(const XmmuRegion *regions, size_t count,
+static XmmuSlots *slots_new(XmmuVm *vm, const XmmuRegion *regions, size_t count,
                             uint32_t generation)
 {
-    XmmuSlots *slots = g_malloc0(sizeof(*slots) + count * sizeof(*regions));
+    XmmuSlots *slots = xmmu_try_new0(vm->services, vm->opaque,
+                                     sizeof(*slots) + count * sizeof(*regions));
 
+    if (!slots) {
+        return NULL;
+    }
     slots->generation = generation;
     slots->count = count;
     if (count) {
@@ -162,15 +197,17 @@ static XmmuSlots *slots_new(const XmmuRegion *regions, size_t count,
     return slots;
 }
 
-void xmmu_vm_set_memory(XmmuVm *vm, unsigned as_id, const XmmuRegion *regions,
-                        size_t count)
+/* slots_lock. */
+static bool replace_slots(XmmuVm *vm, unsigned as_id, const XmmuRegion *regions,
+                          size_t count)
 {
-    XmmuSlots *old, *new;
+    XmmuSlots *old = vm->slots[as_id];
+    XmmuSlots *new = slots_new(vm, regions, count, old->generation + 1);
     bool changed = false;
 
-    pthread_mutex_lock(&vm->slots_lock);
-    old = vm->slots[as_id];
-    new = slots_new(regions, count, old->generation + 1);
+    if (!new) {
+        return false;
+    }
     xmmu_write_lock(vm, XMMU_REASON_SLICE);
     __atomic_store_n(&vm->slots[as_id], new, __ATOMIC_RELEASE);
     xmmu_write_unlock(vm);
@@ -181,22 +218,35 @@ void xmmu_vm_set_memory(XmmuVm *vm, unsigned as_id, const XmmuRegion *regions,
         flush_everyone(vm);
     }
     vm->services->rcu_call(&old->rcu, slots_reclaim);
-    pthread_mutex_unlock(&vm->slots_lock);
+    return true;
 }
 
-void xmmu_slots_init(XmmuVm *vm)
+bool xmmu_vm_set_memory(XmmuVm *vm, unsigned as_id, const XmmuRegion *regions,
+                        size_t count)
 {
+    bool done;
+
+    pthread_mutex_lock(&vm->slots_lock);
+    done = replace_slots(vm, as_id, regions, count);
+    pthread_mutex_unlock(&vm->slots_lock);
+    return done;
+}
+
+bool xmmu_slots_init(XmmuVm *vm)
+{
+    bool done = true;
+
     pthread_mutex_init(&vm->slots_lock, NULL);
     for (unsigned i = 0; i < XMMU_AS_COUNT; i++) {
-        vm->slots[i] = slots_new(NULL, 0, 1);
+        vm->slots[i] = slots_new(vm, NULL, 0, 1);
+        done &= vm->slots[i] != NULL;
     }
-    vm->chunks = g_hash_table_new_full(NULL, NULL, NULL, g_free);
+    return done;
 }
 
 void xmmu_slots_cleanup(XmmuVm *vm)
 {
     pthread_mutex_destroy(&vm->slots_lock);
-    g_hash_table_destroy(vm->chunks);
     for (unsigned i = 0; i < XMMU_AS_COUNT; i++) {
         g_free(vm->slots[i]);
     }

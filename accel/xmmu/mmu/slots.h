@@ -25,12 +25,15 @@ typedef struct XmmuSlots {
     XmmuRegion regions[];
 } XmmuSlots;
 
-typedef struct XmmuChunk {
+typedef struct XmmuChunk XmmuChunk;
+struct XmmuChunk {
+    XmmuChunk *next;                    /* in its bucket, or in stock */
     hfn_t hfn;                          /* first frame, 2 MiB aligned */
+    unsigned users;                     /* pointers and tables that it knows of */
     unsigned tracked;                   /* indirect tables whose guest table is here */
     XmmuPtrList rmap_2m;                /* XmmuSpte * of 2 MiB leaves */
     XmmuPtrList rmap[XMMU_ENTRIES];     /* XmmuSpte * of 4 KiB leaves, by frame */
-} XmmuChunk;
+};
 
 /* The slot that holds @gfn, or NULL.  RCU read section or mmu_lock. */
 const XmmuRegion *xmmu_slot_find(XmmuVm *vm, unsigned as_id, gfn_t gfn);
@@ -48,12 +51,15 @@ uint32_t xmmu_slots_generation(XmmuVm *vm, unsigned as_id);
  */
 int xmmu_slot_max_level(const XmmuRegion *slot, gfn_t gfn, int limit);
 
-/* The chunk of @hfn, created when absent.  mmu_lock for writing. */
-XmmuChunk *xmmu_chunk_get(XmmuVm *vm, hfn_t hfn);
-/* The same, but NULL when absent. */
+/* The chunk of @hfn, or NULL.  mmu_lock for writing, as for the next two. */
 XmmuChunk *xmmu_chunk_find(XmmuVm *vm, hfn_t hfn);
+/* The same with one user more; when absent, one is taken from stock (reserve.h). */
+XmmuChunk *xmmu_chunk_get(XmmuVm *vm, hfn_t hfn);
+/* One user less; the last one's chunk goes back. */
+void xmmu_chunk_put(XmmuVm *vm, XmmuChunk *chunk);
 
-void xmmu_slots_init(XmmuVm *vm);
+/* False: out of memory. */
+bool xmmu_slots_init(XmmuVm *vm);
 void xmmu_slots_cleanup(XmmuVm *vm);
 
 #endif /* XMMU_MMU_SLOTS_H */

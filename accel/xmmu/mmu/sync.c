@@ -27,13 +27,17 @@
 
 /* ---- The way from the roots ---------------------------------------------- */
 
+static void tell_parent(void *ptr, void *opaque)
+{
+    XmmuSpte *sptep = ptr;
+
+    (void)opaque;
+    xmmu_unsync_link(xmmu_table_of(sptep), xmmu_spte_index(sptep));
+}
+
 static void tell_parents(XmmuTable *table)
 {
-    for (size_t i = 0; i < xmmu_ptr_list_count(&table->parents); i++) {
-        XmmuSpte *sptep = xmmu_ptr_list_get(&table->parents, i);
-
-        xmmu_unsync_link(xmmu_table_of(sptep), xmmu_spte_index(sptep));
-    }
+    xmmu_ptr_list_each(&table->parents, tell_parent, NULL);
 }
 
 void xmmu_unsync_link(XmmuTable *table, unsigned index)

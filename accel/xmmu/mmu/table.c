@@ -10,6 +10,7 @@
  */
 #include <string.h>
 #include "flush.h"
+#include "mem.h"
 #include "shadow.h"
 #include "table.h"
 #include "tdp.h"
@@ -70,15 +71,18 @@ void xmmu_table_set_gpte(XmmuTable *table, unsigned index, XmmuGpte gpte)
 
 /* ---- Life of a table ------------------------------------------------- */
 
-static int64_t table_bytes(const XmmuTable *table)
+size_t xmmu_table_bytes(XmmuPageRole role)
 {
-    return XMMU_PAGE_SIZE + sizeof(*table) + xmmu_guest_copy_size(table->role);
+    return XMMU_PAGE_SIZE + sizeof(XmmuTable) + xmmu_guest_copy_size(role);
 }
 
-static void count_table(XmmuHold *hold, XmmuTable *table, int n)
+void xmmu_table_uncount(XmmuHold *hold, XmmuTable *table)
 {
-    XMMU_HOLD_COUNT(hold, tables, n);
-    XMMU_HOLD_COUNT(hold, table_bytes, n * table_bytes(table));
+    if (!table->dead) {
+        table->dead = true;
+        XMMU_HOLD_COUNT(hold, tables, -1);
+        xmmu_mem_uncharge(table->vm, xmmu_table_bytes(table->role));
+    }
 }
 
 static void release(XmmuVm *vm, XmmuTable *table)
@@ -90,45 +94,61 @@ static void release(XmmuVm *vm, XmmuTable *table)
     g_free(table);
 }
 
-static XmmuTable *allocate(XmmuVm *vm, gfn_t gfn, XmmuPageRole role)
+/* All that the host has to give; NULL: it had not all of it. */
+static XmmuTable *allocate(XmmuVm *vm, size_t copy_size)
 {
-    size_t copy_size = xmmu_guest_copy_size(role);
-    XmmuTable *table = g_try_new0(XmmuTable, 1);
+    XmmuTable *table = xmmu_try_new0(vm->services, vm->opaque, sizeof(*table));
 
     if (!table) {
         return NULL;
     }
     table->spt = xmmu_arena_alloc(vm->arena, table);
-    table->guest_copy = copy_size ? g_try_malloc0(copy_size) : NULL;
+    if (table->spt && copy_size) {
+        table->guest_copy = xmmu_try_new0(vm->services, vm->opaque, copy_size);
+    }
     if (!table->spt || (copy_size && !table->guest_copy)) {
         release(vm, table);
+        return NULL;
+    }
+    return table;
+}
+
+static XmmuTable *new_table(XmmuHold *hold, gfn_t gfn, XmmuPageRole role)
+{
+    XmmuVm *vm = hold->vm;
+    XmmuTable *table;
+
+    /* Nobody makes room among TDP tables yet. */
+    if (role.tdp) {
+        xmmu_count_shared(&vm->stats.table_bytes, xmmu_table_bytes(role));
+    } else if (!xmmu_mem_charge(vm, xmmu_table_bytes(role))) {
+        return NULL;
+    }
+    table = allocate(vm, xmmu_guest_copy_size(role));
+    if (!table) {
+        xmmu_mem_uncharge(vm, xmmu_table_bytes(role));
         return NULL;
     }
     table->vm = vm;
     table->gfn = gfn;
     table->role = role;
     table->link.data = table;
+    XMMU_HOLD_COUNT(hold, tables, 1);
     return table;
 }
 
 XmmuTable *xmmu_table_new(XmmuVm *vm, gfn_t gfn, XmmuPageRole role)
 {
-    XmmuTable *table = allocate(vm, gfn, role);
-
-    if (table) {
-        count_table(&vm->writer, table, 1);
-    }
-    return table;
+    return new_table(&vm->writer, gfn, role);
 }
 
 XmmuTable *xmmu_table_new_tdp_root(XmmuHold *hold, XmmuPageRole role)
 {
-    XmmuTable *table = allocate(hold->vm, 0, role);
+    XmmuTable *table = new_table(hold, 0, role);
 
     g_assert(role.tdp);
     if (table) {
         table->root = table;
-        count_table(hold, table, 1);
     }
     return table;
 }
@@ -141,11 +161,10 @@ XmmuTable *xmmu_table_new_child(XmmuHold *hold, XmmuTable *parent, unsigned inde
 
     g_assert(role.tdp && role.level > XMMU_LEVEL_4K);
     role.level--;
-    table = allocate(hold->vm, gfn, role);
+    table = new_table(hold, gfn, role);
     if (table) {
         table->ptep = &parent->spt[index];
         table->root = parent->root;
-        count_table(hold, table, 1);
     }
     return table;
 }
@@ -166,7 +185,7 @@ void xmmu_table_retire(XmmuHold *hold, XmmuTable *table)
 {
     g_assert(table->present == 0 && xmmu_ptr_list_empty(&table->parents) &&
              table->root_refs == 0);
-    count_table(hold, table, -1);
+    xmmu_table_uncount(hold, table);
     xmmu_flush_doom(hold, table);
 }
 
@@ -449,7 +468,7 @@ void xmmu_table_discard(XmmuHold *hold, XmmuTable *table)
             count_leaf(hold, table->role.level, -1);
         }
     }
-    count_table(hold, table, -1);
+    xmmu_table_uncount(hold, table);
     release(hold->vm, table);
 }
 

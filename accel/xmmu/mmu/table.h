@@ -32,7 +32,9 @@ struct XmmuTable {
                                    TDP: an invalidated root, or a table that has
                                    lost its place.  Never cleared */
     bool dead;                  /* and empty; only roots hold it */
+    bool referenced;            /* atomic: its root was loaded since it was looked at */
     uint64_t generation;        /* of the VM, when it was made */
+    uint64_t used_by;           /* XmmuVm.fault_serial of the last fault through it */
 
     /* Indirect tables, and the PDPTEs of a PAE root: the guest's entries as our
      * entries were made from them. */
@@ -100,7 +102,10 @@ static inline XmmuIndirect xmmu_indirect(XmmuTable *table)
     return (XmmuIndirect) { table };
 }
 
-/* A new, empty, unlinked table; NULL when host memory ran out. */
+/* Bytes that a table of @role takes. */
+size_t xmmu_table_bytes(XmmuPageRole role);
+/* A new, empty, unlinked table; NULL when host memory ran out or would exceed the
+ * limit. */
 XmmuTable *xmmu_table_new(XmmuVm *vm, gfn_t gfn, XmmuPageRole role);
 /* The same, for the root of a TDP tree, and for the place at @index of @parent in
  * one. */
@@ -111,6 +116,8 @@ void xmmu_table_discard(XmmuHold *hold, XmmuTable *table);
 /* Out of use: free it when the flush is paid and a grace period has gone by.
  * Nothing links to it and no entry of it is present.  mmu_lock for writing. */
 void xmmu_table_free(XmmuTable *table);
+/* @table is out of use, although a root may still hold it: not counted any more. */
+void xmmu_table_uncount(XmmuHold *hold, XmmuTable *table);
 /* The same for a table of a TDP tree, under either side. */
 void xmmu_table_retire(XmmuHold *hold, XmmuTable *table);
 /* The last step of both: what was owed has been paid. */

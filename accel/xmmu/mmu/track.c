@@ -29,15 +29,19 @@ void xmmu_rmap_add(XmmuVm *vm, XmmuSpte *sptep, XmmuSpte spte, int level)
 {
     hfn_t hfn = xmmu_spte_hpa(spte) >> XMMU_PAGE_SHIFT;
 
-    xmmu_ptr_list_add(rmap_of(xmmu_chunk_get(vm, hfn), hfn, level), sptep);
+    xmmu_ptr_list_add(rmap_of(xmmu_chunk_get(vm, hfn), hfn, level), sptep,
+                      &vm->reserve.nodes);
 }
 
 void xmmu_rmap_remove(XmmuVm *vm, XmmuSpte *sptep, XmmuSpte spte, int level)
 {
     hfn_t hfn = xmmu_spte_hpa(spte) >> XMMU_PAGE_SHIFT;
+    XmmuChunk *chunk = xmmu_chunk_find(vm, hfn);
 
+    g_assert(chunk);
     xmmu_count_held_zap(vm);
-    xmmu_ptr_list_remove(rmap_of(xmmu_chunk_get(vm, hfn), hfn, level), sptep);
+    xmmu_ptr_list_remove(rmap_of(chunk, hfn, level), sptep, &vm->reserve.nodes);
+    xmmu_chunk_put(vm, chunk);
 }
 
 XmmuSpte *xmmu_rmap_first(XmmuVm *vm, hfn_t hfn, int level)
@@ -46,30 +50,29 @@ XmmuSpte *xmmu_rmap_first(XmmuVm *vm, hfn_t hfn, int level)
     const XmmuPtrList *list = chunk ? rmap_of(chunk, hfn, level) : NULL;
 
     return list && !xmmu_ptr_list_empty(list)
-           ? xmmu_ptr_list_get(list, xmmu_ptr_list_count(list) - 1) : NULL;
+           ? xmmu_ptr_list_first(list) : NULL;
 }
 
-/* The entries keep their target, so the list does not change on the way. */
-static void write_protect_list(XmmuVm *vm, const XmmuPtrList *list)
+static void write_protect_entry(void *ptr, void *opaque)
 {
-    for (size_t i = 0; i < xmmu_ptr_list_count(list); i++) {
-        XmmuSpte *sptep = xmmu_ptr_list_get(list, i);
-        XmmuSpte spte = xmmu_spte_read(sptep);
+    const XmmuVm *vm = opaque;
+    XmmuSpte *sptep = ptr;
+    XmmuSpte spte = xmmu_spte_read(sptep);
 
-        if (xmmu_spte_writable(vm->format, spte)) {
-            xmmu_spte_set(xmmu_table_of(sptep), xmmu_spte_index(sptep),
-                          xmmu_spte_write_protected(vm->format, spte));
-        }
+    if (xmmu_spte_writable(vm->format, spte)) {
+        xmmu_spte_set(xmmu_table_of(sptep), xmmu_spte_index(sptep),
+                      xmmu_spte_write_protected(vm->format, spte));
     }
 }
 
+/* The entries keep their target, so the lists do not change on the way. */
 void xmmu_write_protect(XmmuVm *vm, hfn_t hfn)
 {
     XmmuChunk *chunk = xmmu_chunk_find(vm, hfn);
 
     if (chunk) {
-        write_protect_list(vm, rmap_of(chunk, hfn, XMMU_LEVEL_4K));
-        write_protect_list(vm, rmap_of(chunk, hfn, XMMU_LEVEL_2M));
+        xmmu_ptr_list_each(rmap_of(chunk, hfn, XMMU_LEVEL_4K), write_protect_entry, vm);
+        xmmu_ptr_list_each(rmap_of(chunk, hfn, XMMU_LEVEL_2M), write_protect_entry, vm);
     }
 }
 
@@ -84,6 +87,7 @@ void xmmu_track_remove(XmmuIndirect shadow)
 
     g_assert(chunk && chunk->tracked > 0);
     chunk->tracked--;
+    xmmu_chunk_put(shadow.table->vm, chunk);
 }
 
 bool xmmu_track_splits(XmmuVm *vm, hfn_t hfn)

@@ -15,11 +15,13 @@
 #include "guest_walk.h"
 #include "lock.h"
 #include "mmu.h"
+#include "reserve.h"
 #include "role.h"
 #include "slots.h"
 #include "table.h"
 
 #define XMMU_HASH_SIZE 4096
+#define XMMU_CHUNK_BUCKETS 16384
 
 /* Guest flushes that a cached root has yet to be brought up to date for. */
 #define XMMU_OWED_MAX 4
@@ -70,7 +72,7 @@ struct XmmuVm {
 
     pthread_mutex_t slots_lock; /* one change of the map at a time; before mmu_lock */
     XmmuSlots *slots[XMMU_AS_COUNT];    /* RCU; replaced under the write lock */
-    GHashTable *chunks;         /* hfn >> 9 -> XmmuChunk; write lock */
+    XmmuChunk *chunks[XMMU_CHUNK_BUCKETS];  /* by frame; write lock */
 
     XmmuArena *arena;           /* has its own lock */
 
@@ -80,6 +82,8 @@ struct XmmuVm {
     GQueue shadow_tables;       /* of this generation, last used first */
     GQueue obsolete;            /* nobody finds them any more; taken down in slices */
     uint64_t generation;        /* read without the lock: tables of others are stale */
+    uint64_t fault_serial;      /* of the fault that holds the lock, see reclaim.c */
+    XmmuReserve reserve;
     unsigned held_zaps;         /* entries removed since the lock was taken */
 
     /* The valid root of each tree, or NULL, with a reference.  Set atomically under
@@ -90,6 +94,7 @@ struct XmmuVm {
     uint64_t fill_clock;        /* entries put into shadow tables; changed under the
                                    write lock, atomic */
     uint64_t rights_lost;       /* atomic; see nested_tlb.h */
+    XmmuRcuHead rcu;            /* for the VM's own end */
     GPtrArray *vcpus;           /* XmmuVcpu *; changed under the write lock, read
                                    under either */
     XmmuStats stats;            /* events outside vCPUs and gauges; atomic */

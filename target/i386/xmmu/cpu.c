@@ -8,6 +8,7 @@
  * lazily: whatever changes them sets a bit in AccelCPUState.pending.
  */
 #include "qemu/osdep.h"
+#include "qemu/error-report.h"
 #include "cpu.h"
 #include "accel/accel-cpu-target.h"
 #include "exec/cputlb.h"
@@ -119,6 +120,10 @@ void xmmu_cpu_reset(CPUState *cs)
     if (!accel->vcpu) {
         get_caps(X86_CPU(cs), &accel->caps);
         accel->vcpu = xmmu_vcpu_new(xmmu_state.vm, cs->cpu_index, &accel->caps);
+        if (!accel->vcpu) {
+            error_report("xmmu: no host memory for a vCPU");
+            exit(EXIT_FAILURE);
+        }
     }
     memset(accel->pdpte, 0, sizeof(accel->pdpte));
     accel->pending |= XMMU_PENDING_REGS | XMMU_PENDING_RESET;
