@@ -14,6 +14,7 @@
 #include "hw_model.h"
 #include "linear.h"
 #include "../mmu/flush.h"
+#include "../mmu/nested.h"
 
 /* A vCPU makes progress after two or three exits.  This many for one access means
  * that the MMU and the model disagree; better to stop the VM than to spin. */
@@ -63,10 +64,12 @@ static bool is_current_mmio(XmmuVcpu *vcpu, const Hit *hit)
 /* ---- TDP: guest physical to host --------------------------------------------- */
 
 typedef struct TdpResult {
-    XmmuHwOutcome outcome;      /* OK, DIRECT or NOMEM */
+    XmmuHwOutcome outcome;      /* OK, DIRECT, NESTED_EXIT (vcpu->exit) or NOMEM */
+    gpa_t gpa;                  /* L1's, of the byte */
     hpa_t hpa;                  /* of the page */
     uint8_t prot;
-    bool writable;              /* perhaps not dirty yet, so not in prot */
+    /* RAM; perhaps not dirty yet, or L1 has to be asked, so not in prot. */
+    bool writable;
     bool mmio;
 } TdpResult;
 
@@ -81,7 +84,7 @@ static bool tdp_leaf_allows(const XmmuHostFormat *format, Hit *hit, uint8_t acce
         return access & XMMU_ACC_EXEC;
     }
     if (want == XMMU_PROT_READ) {
-        return true;
+        return access & XMMU_ACC_USER;
     }
     if (!(access & XMMU_ACC_WRITE)) {
         return false;
@@ -99,7 +102,7 @@ static bool tdp_leaf_allows(const XmmuHostFormat *format, Hit *hit, uint8_t acce
 static uint8_t tdp_leaf_prot(const XmmuHostFormat *format, const Hit *hit,
                              uint8_t access)
 {
-    uint8_t prot = XMMU_PROT_READ;
+    uint8_t prot = access & XMMU_ACC_USER ? XMMU_PROT_READ : 0;
 
     if ((access & XMMU_ACC_WRITE) && (hit->spte.raw & format->dirty)) {
         prot |= XMMU_PROT_WRITE;
@@ -110,6 +113,54 @@ static uint8_t tdp_leaf_prot(const XmmuHostFormat *format, const Hit *hit,
     return prot;
 }
 
+/* Where the guest thinks that the leaf is.  The entry is read again afterwards:
+ * if it is the same, the guest's entry that was remembered beside it was its own. */
+static bool leaf_gpa(XmmuVcpu *vcpu, const Hit *hit, uint64_t address, gpa_t *gpa)
+{
+    gfn_t gfn = xmmu_table_leaf_gfn(xmmu_table_of(hit->sptep),
+                                    xmmu_spte_index(hit->sptep));
+    uint64_t size = xmmu_level_pages(hit->level) << XMMU_PAGE_SHIFT;
+
+    *gpa = ((gfn << XMMU_PAGE_SHIFT) | (address & (size - 1))) &
+           vcpu->mmu->masks.gpa_mask;
+    return xmmu_spte_read(hit->sptep).raw == hit->spte.raw;
+}
+
+static bool is_nested(const XmmuVcpu *vcpu)
+{
+    return vcpu->mmu != &vcpu->root_mmu;
+}
+
+/* What L1's tables allow at a cached MMIO entry. */
+static uint8_t nested_mmio_prot(const XmmuVcpu *vcpu, XmmuSpte spte)
+{
+    uint8_t prot = 0;
+
+    for (uint8_t want = XMMU_PROT_READ; want <= XMMU_PROT_EXEC; want <<= 1) {
+        if (xmmu_perm_allows(vcpu->mmu->masks.guest_perm, want, true, false,
+                             xmmu_spte_mmio_access(spte))) {
+            prot |= want;
+        }
+    }
+    return prot;
+}
+
+static bool tdp_mmio(XmmuVcpu *vcpu, const Hit *hit, gpa_t gpa, uint8_t want,
+                     TdpResult *result)
+{
+    *result = (TdpResult) {
+        .outcome = XMMU_HW_DIRECT, .gpa = gpa, .prot = XMMU_PROT_RWX, .mmio = true,
+    };
+    if (is_nested(vcpu)) {
+        result->prot = nested_mmio_prot(vcpu, hit->spte);
+        if (!(result->prot & want) || !leaf_gpa(vcpu, hit, gpa, &result->gpa)) {
+            return false;
+        }
+    }
+    xmmu_count(&vcpu->stats.mmio_cached);
+    return true;
+}
+
 static bool tdp_hit(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, TdpResult *result)
 {
     const XmmuHostFormat *format = vcpu->vm->format;
@@ -117,11 +168,7 @@ static bool tdp_hit(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, TdpResult *result)
     uint8_t access;
 
     if (is_current_mmio(vcpu, &hit)) {
-        xmmu_count(&vcpu->stats.mmio_cached);
-        *result = (TdpResult) {
-            .outcome = XMMU_HW_DIRECT, .prot = XMMU_PROT_RWX, .mmio = true,
-        };
-        return true;
+        return tdp_mmio(vcpu, &hit, gpa, want, result);
     }
     access = xmmu_spte_access(format, hit.spte);
     if (!hit.present || !tdp_leaf_allows(format, &hit, access, want)) {
@@ -129,10 +176,15 @@ static bool tdp_hit(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, TdpResult *result)
     }
     *result = (TdpResult) {
         .outcome = XMMU_HW_OK,
+        .gpa = gpa,
         .hpa = leaf_hpa(&hit, gpa),
         .prot = tdp_leaf_prot(format, &hit, access),
-        .writable = access & XMMU_ACC_WRITE,
+        .writable = (access & XMMU_ACC_WRITE) ||
+                    (is_nested(vcpu) && !(hit.spte.raw & XMMU_SPTE_HOST_RO)),
     };
+    if (is_nested(vcpu) && !leaf_gpa(vcpu, &hit, gpa, &result->gpa)) {
+        return false;
+    }
     xmmu_nested_tlb_insert(&vcpu->nested_tlb, gpa, vcpu->mmu->role.smm, hit.level,
                            result->hpa,
                            result->prot | (result->writable ? CACHED_WRITABLE : 0));
@@ -149,6 +201,7 @@ static inline bool tdp_cached(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want,
         return false;
     }
     result->outcome = XMMU_HW_OK;
+    result->gpa = gpa;                  /* not of L2: nobody asks */
     result->hpa = page & XMMU_PAGE_MASK;
     result->prot = page & XMMU_PROT_RWX;
     result->writable = page & CACHED_WRITABLE;
@@ -156,27 +209,42 @@ static inline bool tdp_cached(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want,
     return true;
 }
 
-static void tdp_walk(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, unsigned size,
-                     TdpResult *result)
+/* Zapped roots of shadow tables are not for use; the fault gets another. */
+static bool root_is_good(XmmuVcpu *vcpu)
+{
+    XmmuTable *root = __atomic_load_n(&vcpu->mmu->root.table, __ATOMIC_ACQUIRE);
+
+    return root && !xmmu_table_stale(root);
+}
+
+static void tdp_walk(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, bool table,
+                     unsigned size, TdpResult *result)
 {
     XmmuFault fault = {
         .access.want = want,
         .tdp_gpa = gpa,
+        .table = table,
         .size = size,
     };
 
     for (unsigned exits = 0; exits < MAX_EXITS; exits++) {
-        if (vcpu->mmu->root.table && !xmmu_table_stale(vcpu->mmu->root.table) &&
+        if (root_is_good(vcpu) &&
             gpa >> XMMU_PAGE_SHIFT <
             xmmu_level_pages(vcpu->mmu->root.role.level + 1) &&
             tdp_hit(vcpu, gpa, want, result)) {
             return;
         }
-        switch (xmmu_tdp_fault(vcpu, &fault)) {
+        switch (is_nested(vcpu) ? xmmu_nested_fault(vcpu, &fault)
+                                : xmmu_tdp_fault(vcpu, &fault)) {
         case XMMU_PF_EMULATE:
             *result = (TdpResult) {
-                .outcome = XMMU_HW_DIRECT, .prot = fault.prot, .mmio = fault.mmio,
+                .outcome = XMMU_HW_DIRECT, .gpa = fault.gpa, .prot = fault.prot,
+                .mmio = fault.mmio,
             };
+            return;
+        case XMMU_PF_REFLECT:
+            result->outcome = XMMU_HW_NESTED_EXIT;
+            vcpu->exit = fault.exit;
             return;
         case XMMU_PF_NOMEM:
             result->outcome = XMMU_HW_NOMEM;
@@ -188,11 +256,13 @@ static void tdp_walk(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, unsigned size,
     result->outcome = XMMU_HW_NOMEM;
 }
 
-static inline void tdp_translate(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want,
+/* An access of the CPU to a page, or, if @table, to an entry of the guest's tables. */
+static inline void tdp_translate(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, bool table,
                                  unsigned size, TdpResult *result)
 {
-    if (!tdp_cached(vcpu, gpa, want, result)) {
-        tdp_walk(vcpu, gpa, want, size, result);
+    /* The nested TLB does not know where L1 has a page; for a table nobody asks. */
+    if ((!table && is_nested(vcpu)) || !tdp_cached(vcpu, gpa, want, result)) {
+        tdp_walk(vcpu, gpa, want, table, size, result);
     }
 }
 
@@ -204,17 +274,43 @@ static void validate_caches(XmmuVcpu *vcpu)
     }
 }
 
+/*
+ * To L1's tables every access to a table of L2 is a write: AMD APM vol. 2, 15.25.6;
+ * Intel SDM vol. 3, 29.3.3.2, if EPT has A and D flags.
+ */
+static bool tables_count_as_written(const XmmuVcpu *vcpu)
+{
+    return vcpu->mmu->role.npt || vcpu->mmu->role.ept_ad;
+}
+
 /* The first dimension's accesses to guest tables are translated by the second. */
 static bool map_through_tdp(XmmuVcpu *vcpu, gpa_t gpa, bool write,
                             XmmuTablePage *page)
 {
+    uint8_t want = write || tables_count_as_written(vcpu) ? XMMU_PROT_WRITE
+                                                          : XMMU_PROT_READ;
     TdpResult tdp;
 
-    tdp_translate(vcpu, gpa, write ? XMMU_PROT_WRITE : XMMU_PROT_READ, 8, &tdp);
-    page->bus = gpa & XMMU_PAGE_MASK;
+    tdp_translate(vcpu, gpa, want, true, 8, &tdp);
+    vcpu->exits = tdp.outcome == XMMU_HW_NESTED_EXIT;
+    if (vcpu->exits || tdp.outcome == XMMU_HW_NOMEM) {
+        return false;
+    }
+    if (tdp.outcome == XMMU_HW_DIRECT && !tdp.mmio) {
+        /* A tracked table, of which the MMU knows now that it will be written. */
+        return xmmu_map_through_slots(vcpu, tdp.gpa, write, page);
+    }
+    page->bus = tdp.gpa & XMMU_PAGE_MASK;
     page->host = tdp.outcome == XMMU_HW_OK ? (uint8_t *)(uintptr_t)tdp.hpa : NULL;
     page->writable = page->host && tdp.writable;
-    return tdp.outcome != XMMU_HW_NOMEM;
+    return true;
+}
+
+static void nested_exit(XmmuVcpu *vcpu, XmmuHwResult *result)
+{
+    vcpu->exits = false;
+    result->outcome = XMMU_HW_NESTED_EXIT;
+    result->exit = vcpu->exit;
 }
 
 static void translate_tdp(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned size,
@@ -236,16 +332,23 @@ static void translate_tdp(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned siz
     }
     if (status == XMMU_WALK_ABORTED) {
         result->outcome = XMMU_HW_NOMEM;
+        if (vcpu->exits) {
+            nested_exit(vcpu, result);
+        }
         return;
     }
-    tdp_translate(vcpu, walk.gpa, access->want, size, &tdp);
+    tdp_translate(vcpu, walk.gpa, access->want, false, size, &tdp);
     result->outcome = tdp.outcome;
-    result->gpa = walk.gpa;
-    result->mmio = tdp.mmio;
-    result->page_shift = walk.page_shift;
+    if (tdp.outcome == XMMU_HW_NESTED_EXIT) {
+        nested_exit(vcpu, result);
+        return;
+    }
     if (tdp.outcome == XMMU_HW_NOMEM) {
         return;
     }
+    result->gpa = tdp.gpa;
+    result->mmio = tdp.mmio;
+    result->page_shift = walk.page_shift;
     result->hpa = tdp.hpa | (walk.gpa & ~XMMU_PAGE_MASK);
     result->prot = tdp.prot & xmmu_guest_prot(vcpu->walk_mmu, access, &walk);
 }
@@ -292,19 +395,6 @@ static uint8_t guest_page_shift(const Hit *hit)
         return 22;
     }
     return XMMU_PAGE_SHIFT + 9 * (role.level - 1);
-}
-
-/* Where the guest thinks that the leaf is.  The entry is read again afterwards:
- * if it is the same, the guest's entry that was remembered beside it was its own. */
-static bool leaf_gpa(XmmuVcpu *vcpu, const Hit *hit, gva_t gva, gpa_t *gpa)
-{
-    gfn_t gfn = xmmu_table_leaf_gfn(xmmu_table_of(hit->sptep),
-                                    xmmu_spte_index(hit->sptep));
-    uint64_t size = xmmu_level_pages(hit->level) << XMMU_PAGE_SHIFT;
-
-    *gpa = ((gfn << XMMU_PAGE_SHIFT) | (gva & (size - 1))) &
-           vcpu->walk_mmu->masks.gpa_mask;
-    return xmmu_spte_read(hit->sptep).raw == hit->spte.raw;
 }
 
 /* A cached MMIO entry says which page and rights the guest gave; keys it does not
@@ -452,9 +542,9 @@ void xmmu_hw_translate_gpa(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, unsigned siz
     gpa &= vcpu->walk_mmu->masks.gpa_mask;
     *result = (XmmuHwResult) { .gpa = gpa, .page_shift = XMMU_PAGE_SHIFT };
     services->rcu_read_lock();
-    if (vcpu->vm->config.tdp) {
+    if (vcpu->vm->config.tdp && !is_nested(vcpu)) {
         validate_caches(vcpu);
-        tdp_translate(vcpu, gpa, want, size, &tdp);
+        tdp_translate(vcpu, gpa, want, false, size, &tdp);
         result->outcome = tdp.outcome;
         result->hpa = tdp.hpa | (gpa & ~XMMU_PAGE_MASK);
         result->prot = tdp.prot;

@@ -10,7 +10,8 @@
  *
  * With TDP the model walks the guest's tables (each access to them translated
  * by TDP) and then TDP: Intel SDM vol. 3, 29.3; AMD APM vol. 2, 15.25.  Without,
- * it walks the shadow tables only.
+ * it walks the shadow tables only.  L2 under L1's nested paging is translated like a
+ * guest with TDP; the second dimension are the tables that shadow L1's.
  *
  * "Host physical" addresses are host virtual addresses of this process.
  */
@@ -24,6 +25,7 @@ typedef enum XmmuHwOutcome {
     XMMU_HW_DIRECT,             /* do this one access at gpa and cache nothing:
                                    MMIO, a ROM write, a tracked write */
     XMMU_HW_EXCEPTION,          /* exception is valid; no state changed but A bits */
+    XMMU_HW_NESTED_EXIT,        /* the CPU leaves L2: exit is valid */
     XMMU_HW_NOMEM,              /* host memory for tables ran out */
 } XmmuHwOutcome;
 
@@ -36,6 +38,7 @@ typedef struct XmmuHwResult {
     uint8_t page_shift;         /* size of the guest's page: INVLPG scope */
     bool mmio;                  /* DIRECT: no RAM there */
     XmmuException exception;
+    XmmuNestedExit exit;        /* NESTED_EXIT */
 } XmmuHwResult;
 
 /*

@@ -45,6 +45,12 @@ static inline XmmuNestedTlbEntry *xmmu_nested_tlb_slot(XmmuNestedTlb *tlb, gpa_t
     return &tlb->entry[(gpa >> shift) % XMMU_NESTED_TLB_SIZE];
 }
 
+/* Drop everything: the addresses mean something else from now on. */
+static inline void xmmu_nested_tlb_forget(XmmuNestedTlb *tlb)
+{
+    tlb->rights_lost = UINT64_MAX;
+}
+
 /* Before the first use in a translation: drop what may be stale.  False: it was. */
 static inline bool xmmu_nested_tlb_validate(XmmuNestedTlb *tlb, const uint64_t *lost)
 {

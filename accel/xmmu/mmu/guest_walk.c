@@ -112,7 +112,7 @@ static bool load_entry(Walker *w, int level, gpa_t table)
     unsigned index = xmmu_guest_index(format, level, w->access->gva);
 
     ref->gpa = (table + index * format->entry_size) & w->masks->gpa_mask;
-    if (!w->map(w->mmu->vcpu, ref->gpa & XMMU_PAGE_MASK, false, &page)) {
+    if (!w->map(w->mmu->vcpu, ref->gpa, false, &page)) {
         return false;
     }
     ref->bus = page.bus + (ref->gpa & ~XMMU_PAGE_MASK);
@@ -314,7 +314,7 @@ static XmmuWalkStatus mark_entry(Walker *w, int level, uint64_t bits)
     if (!(bits & ~gpte->raw) || !ref->writable) {
         return XMMU_WALK_OK;
     }
-    if (!w->map(w->mmu->vcpu, ref->gpa & XMMU_PAGE_MASK, true, &page)) {
+    if (!w->map(w->mmu->vcpu, ref->gpa, true, &page)) {
         return XMMU_WALK_ABORTED;
     }
     if (!page.host || !page.writable ||

@@ -20,7 +20,7 @@ typedef struct XmmuTablePage {
 } XmmuTablePage;
 
 /*
- * Finds the page at @gpa (page aligned).  @write asks for a page whose A and D
+ * Finds the page with the entry at @gpa.  @write asks for a page whose A and D
  * bits can be set.  False: it cannot be had (out of memory); the walk ends in
  * XMMU_WALK_ABORTED.
  */

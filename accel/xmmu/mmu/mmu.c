@@ -10,6 +10,7 @@
 #include <string.h>
 #include "flush.h"
 #include "mem.h"
+#include "nested.h"
 #include "roots.h"
 #include "shadow.h"
 #include "tdp.h"
@@ -147,14 +148,9 @@ static bool same_mode(const XmmuRegs *a, const XmmuRegs *b)
            a->smm == b->smm && a->a20_masked == b->a20_masked;
 }
 
-void xmmu_vcpu_set_regs(XmmuVcpu *vcpu, const XmmuRegs *regs)
+void xmmu_mmu_take_regs(XmmuMmu *mmu, const XmmuRegs *regs, XmmuVcpuRole role)
 {
-    XmmuMmu *mmu = &vcpu->root_mmu;
-    XmmuVcpuRole role = mmu->role;
-
-    if (!role.valid || !same_mode(&mmu->regs, regs)) {
-        role = xmmu_vcpu_role(&vcpu->caps, regs);
-    }
+    XmmuVcpu *vcpu = mmu->vcpu;
 
     if (role.word != mmu->role.word || !same_tables(&mmu->regs, regs)) {
         xmmu_walk_cache_flush(&vcpu->walk_cache);
@@ -167,6 +163,21 @@ void xmmu_vcpu_set_regs(XmmuVcpu *vcpu, const XmmuRegs *regs)
         mmu->role = role;
         xmmu_masks_compute(role, &mmu->masks);
     }
+}
+
+void xmmu_vcpu_set_regs(XmmuVcpu *vcpu, const XmmuRegs *regs)
+{
+    XmmuMmu *mmu = &vcpu->root_mmu;
+    XmmuVcpuRole role = mmu->role;
+
+    if (xmmu_vcpu_is_nested(vcpu)) {
+        xmmu_nested_set_regs(vcpu, regs);
+        return;
+    }
+    if (!role.valid || !same_mode(&mmu->regs, regs)) {
+        role = xmmu_vcpu_role(&vcpu->caps, regs);
+    }
+    xmmu_mmu_take_regs(mmu, regs, role);
     xmmu_roots_select(mmu);
     xmmu_roots_set_pdptes(mmu);
 }
@@ -177,6 +188,8 @@ void xmmu_vcpu_reset(XmmuVcpu *vcpu)
     xmmu_roots_drop(&vcpu->guest_mmu);
     init_mmus(vcpu);
     vcpu->root_mmu.role.word = 0;
+    vcpu->guest_mmu.role.word = 0;
+    vcpu->nested_mmu.role.word = 0;
     xmmu_vcpu_set_regs(vcpu, &(XmmuRegs) { 0 });
     xmmu_flush_done(vcpu);
 }

@@ -195,6 +195,51 @@ void xmmu_vcpu_invpcid(XmmuVcpu *vcpu, XmmuInvpcid type, uint16_t pcid, gva_t gv
 /* INIT/RESET: forget roots and registers. */
 void xmmu_vcpu_reset(XmmuVcpu *vcpu);
 
+/* ---- Nested guests ---------------------------------------------------- */
+
+/* How L1 translates the physical addresses of its guest, L2. */
+typedef struct XmmuNestedTdp {
+    XmmuTdpFormat format;
+    uint64_t root;              /* nested CR3, or the EPTP (4 or 5 levels) */
+    uint64_t cr0, cr4, efer;    /* NPT: L1's own, which say how its tables look */
+    uint16_t asid;              /* NPT */
+} XmmuNestedTdp;
+
+/*
+ * L2 runs from now on, with registers @l2; from then on xmmu_vcpu_set_regs() and the
+ * guest's flushes are L2's.  May be repeated, when something of @tdp changed.  Does
+ * not imply a flush.  False, and nothing happens: tdp=off, or L1 does not translate
+ * with four or five levels; then the engine has to walk L1's tables by itself.
+ */
+bool xmmu_vcpu_enter_nested(XmmuVcpu *vcpu, const XmmuNestedTdp *tdp,
+                            const XmmuRegs *l2);
+/* L1 runs again.  The same as xmmu_vcpu_set_regs() if L2 did not. */
+void xmmu_vcpu_leave_nested(XmmuVcpu *vcpu, const XmmuRegs *l1);
+bool xmmu_vcpu_is_nested(const XmmuVcpu *vcpu);
+
+/*
+ * L1 flushed what L2's physical addresses translate to: VMRUN with TLB_CONTROL (of
+ * one ASID, or all), INVEPT (of one EPTP, or NULL: all).  At any time.  INVLPGA and
+ * INVVPID concern linear addresses of L2: the engine drops these, no table of ours
+ * has them.
+ */
+#define XMMU_ALL_ASIDS (-1)
+void xmmu_vcpu_flush_asid(XmmuVcpu *vcpu, int asid);
+void xmmu_vcpu_invept(XmmuVcpu *vcpu, const uint64_t *eptp);
+
+/* What L1 is told of an access of L2 that L1's tables do not allow. */
+typedef enum XmmuNestedReason {
+    XMMU_NESTED_NPF,
+    XMMU_NESTED_EPT_VIOLATION,
+    XMMU_NESTED_EPT_MISCONFIG,
+} XmmuNestedReason;
+
+typedef struct XmmuNestedExit {
+    XmmuNestedReason reason;
+    uint64_t info;              /* EXITINFO1; exit qualification */
+    gpa_t gpa;                  /* L2's: EXITINFO2; guest-physical address */
+} XmmuNestedExit;
+
 /* ---- Register rules (pure functions) --------------------------------- */
 
 /* Why a write must raise #GP(0); NULL means it is legal.  The strings are
@@ -244,6 +289,7 @@ typedef enum XmmuPfResult {
     XMMU_PF_EMULATE,            /* no mapping may be kept: do this access at
                                    XmmuFault.gpa by hand, once */
     XMMU_PF_GUEST,              /* deliver XmmuFault.exception */
+    XMMU_PF_REFLECT,            /* leave L2, tell L1 XmmuFault.exit */
     XMMU_PF_NOMEM,              /* no memory for a table even after reclaim */
 } XmmuPfResult;
 
@@ -251,9 +297,12 @@ typedef struct XmmuFault {
     /* in */
     XmmuAccess access;          /* shadow: the guest access */
     gpa_t tdp_gpa;              /* TDP: what missed */
+    bool table;                 /* TDP: that is an entry of the guest's tables */
     unsigned size;              /* bytes of the access, 1..64; 0 unknown */
     /* out */
     XmmuException exception;    /* GUEST */
+    XmmuNestedExit exit;        /* REFLECT */
+    uint8_t path_access;        /* GUEST: XMMU_ACC_* of the path that was walked */
     gpa_t gpa;                  /* EMULATE */
     uint8_t prot;               /* EMULATE: what the guest's tables allow */
     bool mmio;                  /* EMULATE: no slot there (or read-only) */
@@ -281,6 +330,9 @@ XmmuPfResult xmmu_tdp_fault(XmmuVcpu *vcpu, XmmuFault *fault);
     X(invpcid,         "guest INVPCID") \
     X(role_changes,    "re-initialisations: the vCPU role changed") \
     X(role_skips,      "re-initialisations skipped: same vCPU role") \
+    X(nested_entries,  "times a nested guest with nested paging was entered") \
+    X(nested_faults,   "faults of nested guests in the tables that shadow L1's") \
+    X(nested_reflected, "faults of nested guests that L1 was told of") \
     X(root_hits,       "root switches answered by the root cache") \
     X(root_misses,     "root switches that had to load a root") \
     X(flushes_avoided, "root switches after which no table had to be compared") \

@@ -12,6 +12,9 @@
  *
  * While CR4.PCIDE=0 there is one PCID, 0.
  *
+ * While L2 runs under L1's nested paging, its flushes concern no table of ours:
+ * nested_mmu has no root, and what L1's tables say is L1's to flush (nested.c).
+ *
  * Called by the vCPU's thread.
  */
 #include "flush.h"
@@ -19,7 +22,7 @@
 
 void xmmu_vcpu_load_cr3(XmmuVcpu *vcpu, const XmmuRegs *regs, bool keep)
 {
-    XmmuMmu *mmu = vcpu->mmu;
+    XmmuMmu *mmu = vcpu->walk_mmu;
 
     xmmu_count(&vcpu->stats.cr3_loads);
     xmmu_walk_cache_flush(&vcpu->walk_cache);
@@ -37,8 +40,8 @@ void xmmu_vcpu_flush_guest(XmmuVcpu *vcpu)
     /* The vCPU has run nothing since the engine emptied its TLB, so it is empty now. */
     xmmu_flush_done(vcpu);
     xmmu_walk_cache_flush(&vcpu->walk_cache);
-    xmmu_roots_owe(vcpu->mmu, XMMU_ALL_PCIDS, NULL);
-    xmmu_roots_pay(vcpu->mmu);
+    xmmu_roots_owe(vcpu->walk_mmu, XMMU_ALL_PCIDS, NULL);
+    xmmu_roots_pay(vcpu->walk_mmu);
 }
 
 /*
@@ -50,8 +53,8 @@ void xmmu_vcpu_invlpg(XmmuVcpu *vcpu, gva_t gva)
 {
     xmmu_count(&vcpu->stats.invlpg);
     xmmu_walk_cache_flush(&vcpu->walk_cache);
-    xmmu_roots_owe(vcpu->mmu, XMMU_ALL_PCIDS, &gva);
-    xmmu_roots_pay(vcpu->mmu);
+    xmmu_roots_owe(vcpu->walk_mmu, XMMU_ALL_PCIDS, &gva);
+    xmmu_roots_pay(vcpu->walk_mmu);
 }
 
 /* Intel SDM vol. 2, INVPCID.  Global translations may go where they need not. */
@@ -61,15 +64,15 @@ void xmmu_vcpu_invpcid(XmmuVcpu *vcpu, XmmuInvpcid type, uint16_t pcid, gva_t gv
     xmmu_walk_cache_flush(&vcpu->walk_cache);
     switch (type) {
     case XMMU_INVPCID_ADDRESS:
-        xmmu_roots_owe(vcpu->mmu, pcid, &gva);
+        xmmu_roots_owe(vcpu->walk_mmu, pcid, &gva);
         break;
     case XMMU_INVPCID_PCID:
-        xmmu_roots_owe(vcpu->mmu, pcid, NULL);
+        xmmu_roots_owe(vcpu->walk_mmu, pcid, NULL);
         break;
     case XMMU_INVPCID_ALL:
     case XMMU_INVPCID_NON_GLOBAL:
-        xmmu_roots_owe(vcpu->mmu, XMMU_ALL_PCIDS, NULL);
+        xmmu_roots_owe(vcpu->walk_mmu, XMMU_ALL_PCIDS, NULL);
         break;
     }
-    xmmu_roots_pay(vcpu->mmu);
+    xmmu_roots_pay(vcpu->walk_mmu);
 }

@@ -50,7 +50,8 @@ static XmmuCachedRoot wanted_key(const XmmuMmu *mmu)
     return (XmmuCachedRoot) {
         .pgd = pgd_of(mmu, role),
         .role = role,
-        .pcid = role.direct ? 0 : xmmu_regs_pcid(&mmu->regs),
+        .pcid = role.direct ? 0 : role.guest_mode ? mmu->asid
+              : xmmu_regs_pcid(&mmu->regs),
     };
 }
 
@@ -160,6 +161,18 @@ void xmmu_roots_owe(XmmuMmu *mmu, int pcid, const gva_t *gva)
     for (unsigned i = 0; i < mmu->vcpu->vm->config.prev_roots; i++) {
         if (pcid == XMMU_ALL_PCIDS || pcid == mmu->prev[i].pcid) {
             owe(&mmu->prev[i], gva);
+        }
+    }
+}
+
+void xmmu_roots_owe_pgd(XmmuMmu *mmu, uint64_t pgd)
+{
+    if (mmu->root.pgd == pgd) {
+        owe(&mmu->root, NULL);
+    }
+    for (unsigned i = 0; i < mmu->vcpu->vm->config.prev_roots; i++) {
+        if (mmu->prev[i].pgd == pgd) {
+            owe(&mmu->prev[i], NULL);
         }
     }
 }

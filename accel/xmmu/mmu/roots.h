@@ -30,6 +30,8 @@ uint16_t xmmu_regs_pcid(const XmmuRegs *regs);
  * XMMU_ALL_PCIDS: note it at every root that this concerns, the current one too.
  */
 void xmmu_roots_owe(XmmuMmu *mmu, int pcid, const gva_t *gva);
+/* The same for all translations by the roots at @pgd: INVEPT. */
+void xmmu_roots_owe_pgd(XmmuMmu *mmu, uint64_t pgd);
 
 /* Bring the current root up to date for what it owes. */
 void xmmu_roots_pay(XmmuMmu *mmu);

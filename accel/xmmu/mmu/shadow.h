@@ -35,6 +35,12 @@ void xmmu_shadow_zap(XmmuTable *table);
 bool xmmu_shadow_retire(XmmuTable *table, unsigned *budget);
 bool xmmu_shadow_dismantle(XmmuTable *table, unsigned *budget);
 
+/*
+ * Walk the guest's tables for @fault->access by the rules of @vcpu's current MMU, and
+ * build what leads to the page.  Takes mmu_lock; counts nothing.
+ */
+XmmuPfResult xmmu_shadow_build(XmmuVcpu *vcpu, XmmuFault *fault);
+
 /* A root was dropped by a vCPU's root cache. */
 void xmmu_shadow_put_root(XmmuTable *table);
 

@@ -97,6 +97,13 @@ static bool write_without_wp(ShadowFault *f)
     return true;
 }
 
+/* L1's EPT may forbid reading; of our formats only EPT can say that. */
+static bool can_encode(const ShadowFault *f)
+{
+    return !f->mmu->role.ept || (f->access & XMMU_ACC_USER) ||
+           f->vcpu->vm->format->user;
+}
+
 static int leaf_level(const ShadowFault *f)
 {
     XmmuVm *vm = f->vcpu->vm;
@@ -334,7 +341,7 @@ static XmmuPfResult fault_locked(ShadowFault *f)
     if (!f->walk->dirty) {
         f->access &= ~XMMU_ACC_WRITE;
     }
-    if (!write_without_wp(f)) {
+    if (!write_without_wp(f) || !can_encode(f)) {
         return untranslated(f);
     }
     xmmu_reclaim_begin(vm);
@@ -358,6 +365,7 @@ static XmmuPfResult walk_and_build(XmmuVcpu *vcpu, XmmuFault *fault)
         break;
     case XMMU_WALK_FAULT:
         fault->exception = walk.exception;
+        fault->path_access = walk.access;
         return XMMU_PF_GUEST;
     case XMMU_WALK_RACED:
         return XMMU_PF_RETRY;
@@ -382,12 +390,17 @@ static bool let_go(XmmuVm *vm)
     return some;
 }
 
-XmmuPfResult xmmu_shadow_fault(XmmuVcpu *vcpu, XmmuFault *fault)
+XmmuPfResult xmmu_shadow_build(XmmuVcpu *vcpu, XmmuFault *fault)
 {
     XmmuPfResult result = walk_and_build(vcpu, fault);
 
     for (int i = 0; i < NOMEM_RETRIES && result == XMMU_PF_NOMEM; i++) {
         result = let_go(vcpu->vm) ? walk_and_build(vcpu, fault) : XMMU_PF_NOMEM;
     }
-    return xmmu_count_fault(vcpu, result);
+    return result;
+}
+
+XmmuPfResult xmmu_shadow_fault(XmmuVcpu *vcpu, XmmuFault *fault)
+{
+    return xmmu_count_fault(vcpu, xmmu_shadow_build(vcpu, fault));
 }

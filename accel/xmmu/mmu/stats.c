@@ -36,6 +36,7 @@ XmmuPfResult xmmu_count_fault(XmmuVcpu *vcpu, XmmuPfResult result)
         xmmu_count(&stats->faults_spurious);
         break;
     case XMMU_PF_GUEST:
+    case XMMU_PF_REFLECT:
         xmmu_count(&stats->faults_guest);
         break;
     case XMMU_PF_EMULATE:

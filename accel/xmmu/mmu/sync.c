@@ -90,6 +90,11 @@ static bool only_rights_changed(const XmmuTable *table, XmmuGpte old, XmmuGpte n
 {
     uint64_t rights = RIGHTS;
 
+    /* EPT entries have other bits; and pages of NPT that are not a user's have no
+     * entry at all.  L1 changes such tables rarely. */
+    if (table->role.guest_mode) {
+        return false;
+    }
     /* Where these bits are reserved, setting one must lead to a fault. */
     if (table->role.nxe) {
         rights |= XMMU_GPTE_NX;

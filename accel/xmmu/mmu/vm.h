@@ -40,7 +40,8 @@ typedef struct XmmuOwed {
 typedef struct XmmuCachedRoot {
     uint64_t pgd;               /* CR3 base; 0 for direct roots */
     XmmuPageRole role;
-    uint16_t pcid;              /* 0 without CR4.PCIDE and for direct roots */
+    /* Of CR3; 0 without CR4.PCIDE and for direct roots.  In guest_mmu the ASID. */
+    uint16_t pcid;
     XmmuTable *table;           /* NULL: not loaded */
     XmmuOwed owed;
 } XmmuCachedRoot;
@@ -54,6 +55,7 @@ struct XmmuMmu {
     XmmuRegs regs;
     XmmuVcpuRole role;
     XmmuMasks masks;
+    uint16_t asid;              /* guest_mmu under NPT; else 0 */
     XmmuCachedRoot root;        /* current */
     XmmuCachedRoot prev[XMMU_PREV_ROOTS_MAX];
     uint32_t roots_seq;         /* atomic; odd while the roots are being moved */
@@ -113,7 +115,9 @@ struct XmmuVcpu {
     XmmuMmu *mmu;               /* whose root the hardware walks */
     XmmuMmu *walk_mmu;          /* whose rules linear addresses are walked by */
 
-    XmmuNestedTlb nested_tlb;   /* the hardware model's, as is the next */
+    XmmuNestedTlb nested_tlb;   /* the hardware model's, as are the next three */
+    bool exits;                 /* a walk of L2's tables met @exit */
+    XmmuNestedExit exit;
     XmmuWalkCache walk_cache;
 
     uint64_t flushed_at;        /* atomic; flush clock of the last full flush */
@@ -121,6 +125,9 @@ struct XmmuVcpu {
     bool nudged;                /* write lock; asked to flush and not done yet */
     XmmuStats stats;            /* written by the vCPU's thread only */
 };
+
+/* Take over registers whose vCPU role is @role; masks follow when it changed. */
+void xmmu_mmu_take_regs(XmmuMmu *mmu, const XmmuRegs *regs, XmmuVcpuRole role);
 
 /* The address space that @vcpu's physical addresses are in. */
 static inline unsigned xmmu_vcpu_as(const XmmuVcpu *vcpu)
