@@ -163,7 +163,7 @@ static gpa_t l2_tables(L1 *l1, XmmuRegs *l2, uint64_t entry)
 /* The role that @child's place asks for, as far as it does not depend on a walk. */
 static XmmuPageRole role_by_place(const XmmuTable *child)
 {
-    const XmmuSpte *sptep = xmmu_ptr_list_get(&child->parents, 0);
+    const XmmuSpte *sptep = xmmu_ptr_list_first(&child->parents);
     const XmmuTable *parent = xmmu_table_of(sptep);
 
     if (child->role.direct) {
