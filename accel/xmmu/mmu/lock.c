@@ -17,9 +17,7 @@ static void begin(XmmuHold *hold, XmmuVm *vm, XmmuVcpu *vcpu, XmmuReason reason,
 
 void xmmu_write_lock(XmmuVm *vm, XmmuReason reason)
 {
-    __atomic_fetch_add(&vm->writers_waiting, 1, __ATOMIC_RELAXED);
-    g_rw_lock_writer_lock(&vm->mmu_lock);
-    __atomic_fetch_sub(&vm->writers_waiting, 1, __ATOMIC_RELAXED);
+    xmmu_rw_write_lock(&vm->mmu_lock);
     __atomic_store_n(&vm->write_locked, true, __ATOMIC_RELAXED);
     begin(&vm->writer, vm, NULL, reason, XMMU_WRITE_SIDE);
     vm->held_zaps = 0;
@@ -31,28 +29,37 @@ void xmmu_write_unlock(XmmuVm *vm)
     xmmu_flush_pay(&vm->writer);
     vm->writer.side = XMMU_UNLOCKED;
     __atomic_store_n(&vm->write_locked, false, __ATOMIC_RELAXED);
-    g_rw_lock_writer_unlock(&vm->mmu_lock);
+    xmmu_rw_write_unlock(&vm->mmu_lock);
+}
+
+static XmmuRwSlot *slot_of(XmmuVcpu *vcpu)
+{
+    return vcpu ? &vcpu->lock_slot : NULL;
 }
 
 void xmmu_read_lock(XmmuHold *hold, XmmuVm *vm, XmmuVcpu *vcpu, XmmuReason reason)
 {
     vm->services->rcu_read_lock();
-    g_rw_lock_reader_lock(&vm->mmu_lock);
+    xmmu_rw_read_lock(&vm->mmu_lock, slot_of(vcpu));
     begin(hold, vm, vcpu, reason, XMMU_READ_SIDE);
 }
 
 void xmmu_read_unlock(XmmuHold *hold)
 {
+    XmmuVm *vm = hold->vm;
+
     g_assert(hold->side == XMMU_READ_SIDE);
     xmmu_flush_pay(hold);
     hold->side = XMMU_UNLOCKED;
-    g_rw_lock_reader_unlock(&hold->vm->mmu_lock);
-    hold->vm->services->rcu_read_unlock();
+    xmmu_rw_read_unlock(&vm->mmu_lock, slot_of(hold->vcpu));
+    vm->services->rcu_read_unlock();
 }
 
 bool xmmu_lock_contended(XmmuVm *vm)
 {
-    return __atomic_load_n(&vm->writers_waiting, __ATOMIC_RELAXED);
+    return __atomic_load_n(&vm->write_locked, __ATOMIC_RELAXED)
+           ? xmmu_rw_writer_contended(&vm->mmu_lock)
+           : xmmu_rw_reader_contended(&vm->mmu_lock);
 }
 
 void xmmu_hold_yield(XmmuHold *hold)

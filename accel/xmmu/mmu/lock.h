@@ -65,7 +65,7 @@ void xmmu_read_unlock(XmmuHold *hold);
 void xmmu_write_lock(XmmuVm *vm, XmmuReason reason);
 void xmmu_write_unlock(XmmuVm *vm);
 
-/* Does somebody wait for the lock that the caller holds? */
+/* Does somebody wait for the lock, of which the caller holds either side? */
 bool xmmu_lock_contended(XmmuVm *vm);
 
 /*

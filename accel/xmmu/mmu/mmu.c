@@ -24,7 +24,7 @@ static void free_parts(XmmuVm *vm)
         xmmu_arena_free(vm->arena);
     }
     g_ptr_array_free(vm->vcpus, true);
-    g_rw_lock_clear(&vm->mmu_lock);
+    xmmu_rw_destroy(&vm->mmu_lock);
     g_free(vm);
 }
 
@@ -49,7 +49,7 @@ XmmuVm *xmmu_vm_new(const XmmuConfig *config, const XmmuServices *services,
     vm->format = !config->tdp ? &xmmu_host_legacy
                : config->tdp_format == XMMU_TDP_EPT ? &xmmu_host_ept
                                                     : &xmmu_host_npt;
-    g_rw_lock_init(&vm->mmu_lock);
+    xmmu_rw_init(&vm->mmu_lock);
     vm->vcpus = g_ptr_array_new();
     g_queue_init(&vm->shadow_tables);
     g_queue_init(&vm->obsolete);
@@ -117,6 +117,7 @@ XmmuVcpu *xmmu_vcpu_new(XmmuVm *vm, unsigned index, const XmmuCpuCaps *caps)
     init_mmus(vcpu);
     xmmu_write_lock(vm, XMMU_REASON_GUEST);
     g_ptr_array_add(vm->vcpus, vcpu);
+    xmmu_rw_slot_add(&vm->mmu_lock, &vcpu->lock_slot);
     xmmu_write_unlock(vm);
     xmmu_vcpu_set_regs(vcpu, &(XmmuRegs) { 0 });
     return vcpu;
@@ -130,6 +131,7 @@ void xmmu_vcpu_free(XmmuVcpu *vcpu)
     xmmu_roots_drop(&vcpu->guest_mmu);
     xmmu_write_lock(vm, XMMU_REASON_GUEST);
     g_ptr_array_remove_fast(vm->vcpus, vcpu);
+    xmmu_rw_slot_remove(&vm->mmu_lock, &vcpu->lock_slot);
     xmmu_stats_add(&vm->stats, &vcpu->stats);        /* an unplugged vCPU's work stays */
     xmmu_write_unlock(vm);
     g_free(vcpu);

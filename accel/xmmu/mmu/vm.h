@@ -17,6 +17,7 @@
 #include "mmu.h"
 #include "reserve.h"
 #include "role.h"
+#include "rw_lock.h"
 #include "slots.h"
 #include "table.h"
 
@@ -67,9 +68,8 @@ struct XmmuVm {
     void *opaque;
     const XmmuHostFormat *format;
 
-    GRWLock mmu_lock;
-    bool write_locked;          /* for assertions */
-    unsigned writers_waiting;   /* atomic */
+    XmmuRwLock mmu_lock;        /* lock.c */
+    bool write_locked;          /* atomic; for assertions */
     XmmuHold writer;            /* write lock: its holder */
 
     pthread_mutex_t slots_lock; /* one change of the map at a time; before mmu_lock */
@@ -124,6 +124,7 @@ struct XmmuVcpu {
     bool cached;                /* atomic; translated anything since then */
     bool nudged;                /* write lock; asked to flush and not done yet */
     XmmuStats stats;            /* written by the vCPU's thread only */
+    XmmuRwSlot lock_slot;       /* of mmu_lock; its padding keeps off what follows */
 };
 
 /* Take over registers whose vCPU role is @role; masks follow when it changed. */
