@@ -80,6 +80,9 @@ bool xmmu_tlb_fill(CPUState *cs, vaddr addr, int size,
         return true;
     case XMMU_HW_NOMEM:
         xmmu_soft_out_of_memory(cs, ra);
+    case XMMU_HW_NESTED_EXIT:
+        /* Guests of the guest with nested paging went to the parent above. */
+        g_assert_not_reached();
     case XMMU_HW_EXCEPTION:
         break;
     }
