@@ -382,6 +382,7 @@ void xmmu_vcpu_stats(XmmuVcpu *vcpu, XmmuStats *out);
 typedef struct XmmuRootInfo {
     bool valid;
     uint64_t pgd;               /* CR3 base it stands for; 0 for direct roots */
+    uint16_t pcid;              /* 0 when the guest does not use PCIDs */
     uint32_t page_role;         /* XmmuPageRole.word */
     hpa_t hpa;
 } XmmuRootInfo;

@@ -174,6 +174,7 @@ static XmmuRootInfo describe(const XmmuCachedRoot *root)
     return (XmmuRootInfo) {
         .valid = table && !xmmu_table_stale(table),
         .pgd = root->pgd,
+        .pcid = root->pcid,
         .page_role = root->role.word,
         .hpa = table ? xmmu_table_hpa(table) : 0,
     };
