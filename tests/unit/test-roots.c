@@ -8,6 +8,7 @@
  * stored under is the role that is looked up.
  */
 #include "accel/xmmu/mmu/role.h"
+#include "accel/xmmu/mmu/shadow.h"
 #include "accel/xmmu/mmu/vm.h"
 #include "fixture.h"
 
@@ -16,6 +17,7 @@
 typedef struct RootCase {
     bool tdp;
     unsigned mode;
+    uint64_t no_cr4;            /* bits that are not set beside what the mode has */
 } RootCase;
 
 static Fixture *new_vm(const RootCase *c, unsigned prev_roots)
@@ -32,6 +34,7 @@ static void build_spaces(Fixture *fx, const RootCase *c, XmmuRegs regs[SPACES])
 {
     for (unsigned i = 0; i < SPACES; i++) {
         regs[i] = fixture_regs(c->mode, fixture_page(fx));
+        regs[i].cr4 &= ~c->no_cr4;
         fixture_map(fx, &regs[i], 0x5000, (MIB(8) + i * 0x1000) | PTE_PWU, 1);
     }
 }
@@ -61,6 +64,90 @@ static void check_keys(Fixture *fx)
             g_assert_cmphex(roots[i].pgd, !=, roots[j].pgd);
         }
     }
+}
+
+/* The role that the guest's entry at @sptep asks of the table below it. */
+static XmmuPageRole role_below(const XmmuSpte *sptep, const XmmuTable *child)
+{
+    XmmuPageRole above = xmmu_table_of(sptep)->role;
+
+    return child->role.direct
+           ? xmmu_child_role_direct(above, child->role.access, child->role.pkey)
+           : xmmu_child_role_indirect(above, xmmu_spte_index(sptep),
+                                      child->role.access);
+}
+
+typedef struct PageCheck {
+    Fixture *fx;
+    XmmuTable *table;
+    unsigned checked;
+} PageCheck;
+
+static void check_way(void *sptep, void *opaque)
+{
+    PageCheck *check = opaque;
+    XmmuTable *table = check->table;
+    XmmuPageRole role = role_below(sptep, table);
+
+    g_assert_cmphex(table->role.word, ==, role.word);
+    g_assert_true(xmmu_shadow_get(check->fx->vcpu, table->gfn, role) == table);
+    check->checked++;
+}
+
+/* Every shadow page alive is what each way to it asks for, and is found under that. */
+static void check_pages(Fixture *fx)
+{
+    PageCheck check = { .fx = fx };
+
+    xmmu_write_lock(fx->vm, XMMU_REASON_GUEST);
+    for (unsigned i = 0; i < g_queue_get_length(&fx->vm->shadow_tables); i++) {
+        check.table = g_queue_peek_nth(&fx->vm->shadow_tables, i);
+        xmmu_ptr_list_each(&check.table->parents, check_way, &check);
+    }
+    xmmu_write_unlock(fx->vm);
+    g_assert_cmpuint(check.checked, >, 0);
+}
+
+/*
+ * The first of the founding discussions: if the role that a root is stored under is not
+ * the one that is looked up, the cache never hits.  From A to B and back to A nothing is
+ * allocated, no entry is written and nothing is compared.
+ */
+static void check_a_b_a(gconstpointer data)
+{
+    const RootCase *c = data;
+    Fixture *fx = new_vm(c, 3);
+    XmmuRegs regs[SPACES];
+    XmmuStats before, after;
+    uint64_t filled;
+
+    build_spaces(fx, c, regs);
+    /* Tables are unsync at first, until all vCPUs have flushed. */
+    for (unsigned i = 0; i < 6; i++) {
+        go(fx, regs, i % 2);
+    }
+    before = fixture_stats(fx);
+    filled = fx->vm->fill_clock;
+    for (unsigned i = 0; i < 10; i++) {
+        go(fx, regs, i % 2);
+        check_keys(fx);
+    }
+    after = fixture_stats(fx);
+    g_assert_cmpuint(after.root_hits, ==, before.root_hits + (c->tdp ? 0 : 10));
+    g_assert_cmpuint(after.root_misses, ==, before.root_misses);
+    g_assert_cmpuint(after.flushes_avoided, ==,
+                     before.flushes_avoided + (c->tdp ? 0 : 10));
+    g_assert_cmpuint(after.roots_new, ==, before.roots_new);
+    g_assert_cmpuint(after.tables, ==, before.tables);
+    g_assert_cmpuint(after.role_changes, ==, before.role_changes);
+    g_assert_cmpuint(after.faults, ==, before.faults);
+    g_assert_cmpuint(after.syncs, ==, before.syncs);
+    g_assert_cmpuint(after.zaps, ==, before.zaps);
+    g_assert_cmpuint(fx->vm->fill_clock, ==, filled);
+    if (!c->tdp) {
+        check_pages(fx);
+    }
+    fixture_free(fx);
 }
 
 static void check_back_and_forth(gconstpointer data)
@@ -253,6 +340,7 @@ static const struct {
     const char *name;
     RootCheck *check;
 } checks[] = {
+    { "A to B to A", check_a_b_a },
     { "back and forth", check_back_and_forth },
     { "replacement", check_replacement },
     { "no cache", check_no_cache },
@@ -263,12 +351,22 @@ static const struct {
 
 int main(int argc, char **argv)
 {
-    static const unsigned modes[] = { MODE_32, MODE_PAE, MODE_4L, MODE_5L };
+    static const struct {
+        const char *name;
+        unsigned mode;
+        uint64_t no_cr4;
+    } modes[] = {
+        { "32-bit", MODE_32, XMMU_CR4_PSE },
+        { "32-bit with PSE", MODE_32, 0 },
+        { "PAE", MODE_PAE, 0 },
+        { "4-level", MODE_4L, 0 },
+        { "5-level", MODE_5L, 0 },
+    };
     static RootCase cases[2 * G_N_ELEMENTS(modes)];
 
     g_test_init(&argc, &argv, NULL);
     for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
-        cases[i] = (RootCase) { i & 1, modes[i / 2] };
+        cases[i] = (RootCase) { i & 1, modes[i / 2].mode, modes[i / 2].no_cr4 };
         for (size_t k = 0; k < G_N_ELEMENTS(checks); k++) {
             char *path;
 
@@ -276,8 +374,8 @@ int main(int argc, char **argv)
             if (cases[i].tdp && checks[k].check == check_replacement) {
                 continue;
             }
-            path = g_strdup_printf("/roots/%s/%u-level %s", checks[k].name,
-                                   cases[i].mode, cases[i].tdp ? "tdp" : "shadow");
+            path = g_strdup_printf("/roots/%s/%s %s", checks[k].name,
+                                   modes[i / 2].name, cases[i].tdp ? "tdp" : "shadow");
 
             g_test_add_data_func(path, &cases[i], checks[k].check);
             g_free(path);

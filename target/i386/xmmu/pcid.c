@@ -27,15 +27,17 @@
 #define VMCB_INTERCEPTS_5       0x14
 #define INTERCEPT_INVPCID       (1u << 2)
 
-static bool uses_pcids(CPUX86State *env)
+/* Without paging there is nothing to flush, and TCG does not.  Guests of the guest
+ * are TCG's. */
+static bool load_flushes(CPUX86State *env)
 {
-    return (env->cr[4] & CR4_PCIDE_MASK) && !(env->hflags2 & HF2_NPT_MASK);
+    return (env->cr[0] & CR0_PG_MASK) && !(env->hflags2 & HF2_NPT_MASK);
 }
 
 /* What is pending from before must not be taken for this load's. */
 void xmmu_pcid_loading(CPUX86State *env)
 {
-    if (uses_pcids(env)) {
+    if (load_flushes(env)) {
         xmmu_take_over(env_cpu(env));
     }
 }
@@ -44,7 +46,7 @@ void xmmu_pcid_loaded(CPUX86State *env, uint64_t operand)
 {
     AccelCPUState *accel = env_cpu(env)->accel;
 
-    if (!uses_pcids(env)) {
+    if (!load_flushes(env)) {
         return;
     }
     accel->pending &= ~XMMU_PENDING_FLUSH;

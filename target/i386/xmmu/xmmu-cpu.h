@@ -21,8 +21,8 @@ enum {
     XMMU_PENDING_FLUSH = 1 << 1,
     XMMU_PENDING_PDPTE = 1 << 2,    /* PDPTEs are to be read from memory */
     XMMU_PENDING_RESET = 1 << 3,
-    /* MOV to CR3, with PCIDs in use: TCG's TLB is empty, but the guest has flushed
-     * one PCID, or nothing. */
+    /* MOV to CR3: TCG's TLB is empty, but the guest has flushed one PCID, or (bit 63)
+     * nothing. */
     XMMU_PENDING_PCID  = 1 << 4,
     XMMU_PENDING_KEEP  = 1 << 5,
 };
