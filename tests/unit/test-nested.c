@@ -790,6 +790,279 @@ static void test_beyond(void)
     fixture_free(l1.fx);
 }
 
+/* ---- L1 writes to its tables ------------------------------------------------------- */
+
+/* What our TDP tree says of L1's page at @gpa: the leaf at level 1, or 0. */
+static uint64_t tdp_leaf(L1 *l1, gpa_t gpa)
+{
+    return fixture_raw(l1->fx, xmmu_table_hpa(l1->fx->vcpu->root_mmu.root.table), 4,
+                       gpa >> XMMU_PAGE_SHIFT, 1);
+}
+
+/*
+ * L1's stores reach its nested tables through TDP.  A page table proper becomes
+ * unsync and is compared when L1 flushes; an upper table loses what was written.
+ */
+static void test_tracking(gconstpointer data)
+{
+    const Pair *p = data;
+    L1 l1 = l1_new(p->host, p->format, p->eptp_flags);
+    Fixture *fx = l1.fx;
+    XmmuRegs l2 = no_paging();
+    uint64_t write = (uint64_t)1 << 1;
+    gpa_t pte, pde;
+    XmmuStats before;
+
+    fixture_add_cpu(fx, 1);
+    nested_map(&l1, 0x7000, full_entry(&l1, MIB(16)), 1);
+    nested_map(&l1, MIB(2) + 0x7000, full_entry(&l1, MIB(17)), 1);
+    pte = nested_entry(&l1, 0x7000, 1);
+    pde = nested_entry(&l1, 0x7000, 2);
+    /* Writable, by a large leaf, before it is known to be a table. */
+    fixture_expect_ok(fx, pte, XMMU_PROT_WRITE, pte);
+    g_assert_cmpuint(tdp_leaf(&l1, pte), ==, 0);
+
+    enter(&l1, &l2);
+    fixture_expect_ok(fx, 0x7000, XMMU_PROT_WRITE, MIB(16));
+    leave(&l1);
+    fixture_expect_ok(fx, pte, XMMU_PROT_READ, pte);
+    g_assert_false(fx->last.prot & XMMU_PROT_WRITE);
+    g_assert_cmphex(tdp_leaf(&l1, pte) & write, ==, 0);
+    g_assert_cmphex(tdp_leaf(&l1, pte) & 5, !=, 0);
+
+    /* Another processor of L1 writes to the page table. */
+    before = fixture_stats(fx);
+    fixture_store(fx, 1, pte, full_entry(&l1, MIB(18)), 8);
+    g_assert_cmphex(tdp_leaf(&l1, pte) & write, ==, write);
+    g_assert_cmpuint(fixture_stats(fx).tracked_writes, ==, before.tracked_writes);
+    enter(&l1, &l2);
+    xmmu_vcpu_flush_asid(fx->vcpu, XMMU_ALL_ASIDS);
+    xmmu_vcpu_invept(fx->vcpu, NULL);
+    fixture_expect_ok(fx, 0x7000, XMMU_PROT_WRITE, MIB(18));
+    leave(&l1);
+    /* It is protected again. */
+    g_assert_cmphex(tdp_leaf(&l1, pte) & write, ==, 0);
+
+    /* An upper table: done by hand, and it stays protected. */
+    before = fixture_stats(fx);
+    fixture_store(fx, 1, pde, fixture_read(fx, nested_entry(&l1, MIB(2) + 0x7000, 2), 8), 8);
+    g_assert_cmpuint(fixture_stats(fx).tracked_writes, ==, before.tracked_writes + 1);
+    g_assert_cmphex(tdp_leaf(&l1, pde) & write, ==, 0);
+    enter(&l1, &l2);
+    fixture_expect_ok(fx, 0x7000, XMMU_PROT_WRITE, MIB(17));
+    check_stored_roles(fx->vcpu);
+    fixture_free(fx);
+}
+
+/* Until L1 flushes, the old translation may be used; a new ASID is as good. */
+static void test_new_asid(void)
+{
+    L1 l1 = l1_new(XMMU_TDP_NPT, XMMU_TDP_NPT, 0);
+    Fixture *fx = l1.fx;
+    XmmuRegs l2 = no_paging();
+    gpa_t pte;
+
+    nested_map(&l1, 0x7000, full_entry(&l1, MIB(16)), 1);
+    pte = nested_entry(&l1, 0x7000, 1);
+    enter(&l1, &l2);
+    fixture_expect_ok(fx, 0x7000, XMMU_PROT_WRITE, MIB(16));
+    leave(&l1);
+    fixture_store(fx, 0, pte, full_entry(&l1, MIB(18)), 8);
+    l1.tdp.asid = 2;
+    enter(&l1, &l2);
+    fixture_expect_ok(fx, 0x7000, XMMU_PROT_WRITE, MIB(18));
+    fixture_free(fx);
+}
+
+/* A page that has lost its shadow is writable again. */
+static void test_untracked(void)
+{
+    L1 l1 = l1_new(XMMU_TDP_NPT, XMMU_TDP_NPT, 0);
+    Fixture *fx = l1.fx;
+    XmmuRegs l2 = no_paging();
+    gpa_t pde;
+
+    nested_map(&l1, 0x7000, full_entry(&l1, MIB(16)), 1);
+    pde = nested_entry(&l1, 0x7000, 2);
+    enter(&l1, &l2);
+    fixture_expect_ok(fx, 0x7000, XMMU_PROT_WRITE, MIB(16));
+    leave(&l1);
+    fixture_expect_ok(fx, pde, XMMU_PROT_READ, pde);
+    /* L1 uses the page for something else. */
+    for (unsigned i = 0; i < 8; i++) {
+        fixture_store(fx, 0, pde + 64 + i * 8, i, 8);
+    }
+    g_assert_cmpuint(fixture_stats(fx).floods, ==, 1);
+    fixture_expect_ok(fx, pde, XMMU_PROT_WRITE, pde);
+    g_assert_cmphex(tdp_leaf(&l1, pde) & 2, ==, 2);
+    fixture_free(fx);
+}
+
+/* ---- Random tables against the reference --------------------------------------------- */
+
+/* L2's translation as the manuals say: two walks of the reference. */
+typedef struct Both {
+    L1 *l1;
+    RefMmu npt, l2;
+    bool exits;
+    uint64_t info, gpa;
+} Both;
+
+static unsigned read_l1(void *opaque, uint64_t addr, unsigned size, RefValue *out)
+{
+    Fixture *fx = opaque;
+
+    out[0].until = 0;
+    out[0].value = addr + size <= fx->ram_size ? fixture_read(fx, addr, size)
+                                               : fx->bus_value;
+    return 1;
+}
+
+static bool second_walk(Both *b, uint64_t gpa, unsigned kind, uint64_t stage,
+                        RefResult *out)
+{
+    RefAccess access = { .linear = gpa, .kind = kind, .user = true };
+
+    ref_translate(&b->npt, &access, out);
+    if (out->fault && !b->exits) {
+        b->exits = true;
+        b->info = out->error_code | stage;
+        b->gpa = gpa;
+    }
+    return !out->fault;
+}
+
+static unsigned read_l2(void *opaque, uint64_t addr, unsigned size, RefValue *out)
+{
+    Both *b = opaque;
+    RefResult second;
+
+    out[0].until = 0;
+    out[0].value = 0;
+    if (!b->exits && second_walk(b, addr, REF_WRITE, NPF_TABLE, &second)) {
+        read_l1(b->l1->fx, second.phys, size, out);
+    }
+    return 1;
+}
+
+static Both both_for(L1 *l1, const XmmuRegs *l2)
+{
+    const XmmuNestedTdp *t = &l1->tdp;
+    RefCaps model = { caps.maxphyaddr, caps.page1g, caps.pse36, caps.amd_pml4e_bit8 };
+
+    return (Both) {
+        .l1 = l1,
+        .npt = {
+            .caps = model, .read = read_l1, .opaque = l1->fx,
+            .regs = { .cr0 = t->cr0, .cr3 = t->root, .efer = t->efer,
+                      .cr4 = t->cr4 & ~(uint64_t)(XMMU_CR4_PKE | XMMU_CR4_PKS) },
+        },
+        .l2 = {
+            .caps = model, .read = read_l2,
+            .regs = { .cr0 = l2->cr0, .cr3 = l2->cr3, .cr4 = l2->cr4,
+                      .efer = l2->efer, .pkru = l2->pkru, .pkrs = l2->pkrs },
+        },
+    };
+}
+
+/* True: L2 has access. */
+static bool compare_both(L1 *l1, const XmmuRegs *l2, gva_t gva, unsigned how)
+{
+    Both b = both_for(l1, l2);
+    RefAccess access = { gva, how & XMMU_PROT_RWX, how & ACC_USER, how & ACC_AC };
+    RefResult first, second = { .fault = true };
+    XmmuHwResult r;
+
+    b.l2.opaque = &b;
+    ref_translate(&b.l2, &access, &first);
+    if (!b.exits && !first.fault) {
+        second_walk(&b, first.phys, access.kind, NPF_FINAL, &second);
+    }
+    r = fixture_access(l1->fx, 0, gva, how);
+    if (b.exits) {
+        g_assert_cmpint(r.outcome, ==, XMMU_HW_NESTED_EXIT);
+        g_assert_cmphex(r.exit.info, ==, b.info);
+        g_assert_cmphex(r.exit.gpa, ==, b.gpa);
+    } else if (first.fault) {
+        g_assert_cmpint(r.outcome, ==, XMMU_HW_EXCEPTION);
+        g_assert_cmphex(r.exception.error_code, ==, first.error_code);
+    } else {
+        g_assert_cmpint(r.outcome, <=, XMMU_HW_DIRECT);
+        g_assert_cmphex(r.gpa, ==, second.phys);
+        g_assert_cmphex(r.prot & ~(first.allowed & second.allowed), ==, 0);
+        g_assert_cmphex(r.prot & how & XMMU_PROT_RWX, !=, 0);
+    }
+    return r.outcome <= XMMU_HW_DIRECT;
+}
+
+/* An entry for a table or a page in the first @pages pages of 4 KiB from @base. */
+static uint64_t random_entry(GRand *rand, gpa_t base, unsigned pages)
+{
+    uint64_t entry = base + (uint64_t)g_rand_int_range(rand, 0, pages) * XMMU_PAGE_SIZE;
+
+    entry |= PTE_PWU;
+    switch (g_rand_int_range(rand, 0, 24)) {
+    case 0: return 0;
+    case 1: return entry & ~PTE_W;
+    case 2: return entry & ~PTE_U;
+    case 3: return entry | PTE_NX;
+    case 4: return entry | PTE_PS;
+    case 5: return entry | (uint64_t)1 << g_rand_int_range(rand, 3, 64);
+    case 6: return entry | PTE_PK(g_rand_int_range(rand, 0, 16));
+    default: return entry;
+    }
+}
+
+/*
+ * Sixteen pages of L1 are at once its nested tables, L2's tables and L2's memory; a
+ * table at one level may be one at any other.
+ */
+static void test_random(gconstpointer data)
+{
+    const Pair *p = data;
+    GRand *rand = g_rand_new_with_seed(42);
+    const unsigned pages = 16;
+    L1 l1 = l1_new(p->host, XMMU_TDP_NPT, 0);
+    Fixture *fx = l1.fx;
+    unsigned good = 0;
+
+    for (unsigned round = 0; round < 300; round++) {
+        XmmuRegs l2 = fixture_regs(MODE_4L, MIB(1));
+        gpa_t at;
+
+        l1.tdp.root = MIB(1) + (uint64_t)g_rand_int_range(rand, 0, pages) * 0x1000;
+        l2.pkru = g_rand_int(rand);
+        l2.cr4 |= g_rand_boolean(rand) ? XMMU_CR4_PKE : 0;
+        l1.tdp.cr4 ^= g_rand_boolean(rand) ? XMMU_CR4_PKE | XMMU_CR4_SMAP : 0;
+        l1.tdp.cr0 ^= g_rand_boolean(rand) ? XMMU_CR0_WP : 0;
+        leave(&l1);
+        for (at = MIB(1); at < MIB(1) + pages * XMMU_PAGE_SIZE; at += 8) {
+            if (round == 0 || g_rand_int_range(rand, 0, 16) == 0) {
+                fixture_store(fx, 0, at, random_entry(rand, MIB(1), pages), 8);
+            }
+        }
+        l1.tdp.asid = 1 + round % 3;
+        enter(&l1, &l2);
+        xmmu_vcpu_flushed(fx->vcpu);
+        xmmu_vcpu_flush_asid(fx->vcpu, XMMU_ALL_ASIDS);
+        for (unsigned i = 0; i < 100; i++) {
+            static const unsigned hows[] = {
+                XMMU_PROT_READ, XMMU_PROT_WRITE, XMMU_PROT_EXEC,
+                XMMU_PROT_READ | ACC_USER, XMMU_PROT_WRITE | ACC_USER,
+            };
+            gva_t gva = g_rand_int(rand) & 0x3fffffff;
+
+            good += compare_both(&l1, &l2, gva, hows[i % G_N_ELEMENTS(hows)]);
+        }
+        check_stored_roles(fx->vcpu);
+        rcu_service_drain();
+    }
+    g_assert_cmpuint(good, >, 1000);
+    g_assert_cmpuint(fixture_stats(fx).nested_reflected, >, 1000);
+    g_rand_free(rand);
+    fixture_free(fx);
+}
+
 static void add_ept_settings(void)
 {
     static const EptSetting settings[] = {
@@ -829,6 +1102,11 @@ int main(int argc, char **argv)
     g_test_add_func("/nested/refuses", test_refuses);
     add_for_pairs("roots come back", test_roots);
     add_for_pairs("ping-pong", test_ping_pong);
+    add_for_pairs("tracking", test_tracking);
+    g_test_add_func("/nested/tracking of a new ASID", test_new_asid);
+    g_test_add_func("/nested/not tracked any more", test_untracked);
+    g_test_add_data_func("/nested/random/on npt", &pairs[0], test_random);
+    g_test_add_data_func("/nested/random/on ept", &pairs[1], test_random);
     g_test_add_func("/nested/npt/access", test_npt_access);
     g_test_add_func("/nested/npt/flags", test_npt_flags);
     g_test_add_func("/nested/npt/stage", test_npt_stage);

@@ -68,7 +68,7 @@ typedef struct TdpResult {
     gpa_t gpa;                  /* L1's, of the byte */
     hpa_t hpa;                  /* of the page */
     uint8_t prot;
-    /* RAM; perhaps not dirty yet, or L1 has to be asked, so not in prot. */
+    /* RAM; perhaps not dirty yet, or tracked, or L1 has to be asked, so not in prot. */
     bool writable;
     bool mmio;
 } TdpResult;
@@ -179,8 +179,7 @@ static bool tdp_hit(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, TdpResult *result)
         .gpa = gpa,
         .hpa = leaf_hpa(&hit, gpa),
         .prot = tdp_leaf_prot(format, &hit, access),
-        .writable = (access & XMMU_ACC_WRITE) ||
-                    (is_nested(vcpu) && !(hit.spte.raw & XMMU_SPTE_HOST_RO)),
+        .writable = !(hit.spte.raw & XMMU_SPTE_HOST_RO),
     };
     if (is_nested(vcpu) && !leaf_gpa(vcpu, &hit, gpa, &result->gpa)) {
         return false;

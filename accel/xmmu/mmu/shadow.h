@@ -97,7 +97,7 @@ XmmuIndirect xmmu_track_first(XmmuVm *vm, hfn_t hfn);
 XmmuIndirect xmmu_track_next(XmmuIndirect shadow);
 
 /* Is there a shadowed guest table in the 2 MiB of host frames around @hfn?  Then
- * it must be mapped by 4 KiB leaves. */
+ * it must be mapped by 4 KiB leaves.  Either side of mmu_lock, as the next two. */
 bool xmmu_track_splits(XmmuVm *vm, hfn_t hfn);
 
 /*

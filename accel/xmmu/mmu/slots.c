@@ -75,6 +75,23 @@ int xmmu_slot_max_level(const XmmuRegion *slot, gfn_t gfn, int limit)
     return level;
 }
 
+void xmmu_slots_each_gfn(XmmuVm *vm, hfn_t hfn,
+                         void (*fn)(XmmuVm *vm, unsigned as_id, gfn_t gfn))
+{
+    for (unsigned as_id = 0; as_id < XMMU_AS_COUNT; as_id++) {
+        const XmmuSlots *slots = vm->slots[as_id];
+
+        for (size_t i = 0; i < slots->count; i++) {
+            const XmmuRegion *region = &slots->regions[i];
+            hfn_t first = region->hpa >> XMMU_PAGE_SHIFT;
+
+            if (hfn >= first && hfn - first < region->npages) {
+                fn(vm, as_id, region->gfn + (hfn - first));
+            }
+        }
+    }
+}
+
 static XmmuChunk **chunk_bucket(XmmuVm *vm, hfn_t hfn)
 {
     uint64_t hash = (hfn / XMMU_ENTRIES) * 0x9e3779b97f4a7c15ull >> 32;
@@ -82,15 +99,20 @@ static XmmuChunk **chunk_bucket(XmmuVm *vm, hfn_t hfn)
     return &vm->chunks[hash % XMMU_CHUNK_BUCKETS];
 }
 
-XmmuChunk *xmmu_chunk_find(XmmuVm *vm, hfn_t hfn)
+XmmuChunk *xmmu_chunk_peek(XmmuVm *vm, hfn_t hfn)
 {
     XmmuChunk *chunk = *chunk_bucket(vm, hfn);
 
-    xmmu_assert_write_locked(vm);
     while (chunk && chunk->hfn / XMMU_ENTRIES != hfn / XMMU_ENTRIES) {
         chunk = chunk->next;
     }
     return chunk;
+}
+
+XmmuChunk *xmmu_chunk_find(XmmuVm *vm, hfn_t hfn)
+{
+    xmmu_assert_write_locked(vm);
+    return xmmu_chunk_peek(vm, hfn);
 }
 
 XmmuChunk *xmmu_chunk_get(XmmuVm *vm, hfn_t hfn)

@@ -53,6 +53,12 @@ int xmmu_slot_max_level(const XmmuRegion *slot, gfn_t gfn, int limit);
 
 /* The chunk of @hfn, or NULL.  mmu_lock for writing, as for the next two. */
 XmmuChunk *xmmu_chunk_find(XmmuVm *vm, hfn_t hfn);
+/* For each guest frame that is @hfn: there may be several.  mmu_lock for writing. */
+void xmmu_slots_each_gfn(XmmuVm *vm, hfn_t hfn,
+                         void (*fn)(XmmuVm *vm, unsigned as_id, gfn_t gfn));
+
+/* The same, under either side of mmu_lock; the lists in it are not for readers. */
+XmmuChunk *xmmu_chunk_peek(XmmuVm *vm, hfn_t hfn);
 /* The same with one user more; when absent, one is taken from stock (reserve.h). */
 XmmuChunk *xmmu_chunk_get(XmmuVm *vm, hfn_t hfn);
 /* One user less; the last one's chunk goes back. */

@@ -13,6 +13,7 @@
  * that gets into a table that has left the tree ends, and is taken again.
  */
 #include "flush.h"
+#include "shadow.h"
 #include "tdp.h"
 
 /* ---- Roots -------------------------------------------------------------------- */
@@ -105,23 +106,13 @@ static XmmuTable *current_root(XmmuHold *hold, XmmuVcpu *vcpu)
 /* ---- Faults ------------------------------------------------------------------- */
 
 /* Another fault was first, or the entry only needs to be looked at again. */
-static XmmuPfResult already_there(const XmmuHostFormat *format, XmmuSpte spte,
-                                  const XmmuFault *fault)
-{
-    uint8_t access = xmmu_spte_access(format, spte);
-
-    if (fault->access.want == XMMU_PROT_WRITE && !(access & XMMU_ACC_WRITE)) {
-        return XMMU_PF_EMULATE;         /* read-only memory */
-    }
-    return XMMU_PF_SPURIOUS;
-}
-
 /* What to put at the end of a path: RAM by the slot, or cached MMIO. */
 typedef struct TdpLeaf {
     const XmmuRegion *slot;     /* NULL: MMIO */
     gfn_t gfn;
     int max_level;
     bool write;
+    bool protect;               /* a table that we shadow for L2: no W */
 } TdpLeaf;
 
 static XmmuSpte encode(XmmuVm *vm, const TdpLeaf *leaf, const XmmuTable *table)
@@ -129,7 +120,7 @@ static XmmuSpte encode(XmmuVm *vm, const TdpLeaf *leaf, const XmmuTable *table)
     int level = table->role.level;
     XmmuLeaf ram = {
         .level = level,
-        .access = XMMU_ACC_ALL,
+        .access = leaf->protect ? XMMU_ACC_ALL & ~XMMU_ACC_WRITE : XMMU_ACC_ALL,
         .dirty = leaf->write,
     };
 
@@ -159,10 +150,28 @@ static XmmuTable *add_table(XmmuHold *hold, XmmuTable *table, unsigned index,
     return NULL;
 }
 
+/*
+ * Another fault was first, or the entry only needs to be looked at again, or it lost
+ * W while its page was tracked and may have it back.
+ */
+static XmmuPfResult already_there(XmmuHold *hold, XmmuTable *table, unsigned index,
+                                  XmmuSpte old, const TdpLeaf *leaf)
+{
+    const XmmuHostFormat *format = hold->vm->format;
+    XmmuSpte new = { old.raw | format->write | format->dirty };
+
+    if (!leaf->write || xmmu_spte_writable(format, old)) {
+        return XMMU_PF_SPURIOUS;
+    }
+    if (leaf->protect || (old.raw & XMMU_SPTE_HOST_RO)) {
+        return XMMU_PF_RETRY;           /* protected just now, or another slot's */
+    }
+    return xmmu_tdp_set(hold, table, index, old, new) ? XMMU_PF_FIXED : XMMU_PF_RETRY;
+}
+
 /* Build the path and put the leaf at the highest level that allows it: where
  * small pages were mapped before, their tables stay. */
-static XmmuPfResult map(XmmuHold *hold, XmmuTable *table, const TdpLeaf *leaf,
-                        const XmmuFault *fault)
+static XmmuPfResult map(XmmuHold *hold, XmmuTable *table, const TdpLeaf *leaf)
 {
     const XmmuHostFormat *format = hold->vm->format;
 
@@ -177,7 +186,7 @@ static XmmuPfResult map(XmmuHold *hold, XmmuTable *table, const TdpLeaf *leaf,
         }
         if (xmmu_spte_present(format, old)) {
             if (xmmu_spte_is_leaf(format, old, level)) {
-                return already_there(format, old, fault);
+                return already_there(hold, table, index, old, leaf);
             }
             table = xmmu_table_at(xmmu_spte_hpa(old));
             continue;
@@ -196,36 +205,89 @@ static XmmuPfResult map(XmmuHold *hold, XmmuTable *table, const TdpLeaf *leaf,
 int xmmu_tdp_max_level(XmmuVm *vm, const XmmuRegion *slot, unsigned as_id, gfn_t gfn)
 {
     (void)as_id;
-    return vm->config.huge_pages ? xmmu_slot_max_level(slot, gfn, XMMU_LEVEL_1G)
-                                 : XMMU_LEVEL_4K;
+    if (!vm->config.huge_pages ||
+        xmmu_track_splits(vm, xmmu_slot_hpa(slot, gfn) >> XMMU_PAGE_SHIFT)) {
+        return XMMU_LEVEL_4K;
+    }
+    /* Where in a GiB there are tracked tables is not known. */
+    return xmmu_slot_max_level(slot, gfn, vm->tracked ? XMMU_LEVEL_2M : XMMU_LEVEL_1G);
 }
+
+static TdpLeaf leaf_for(XmmuVm *vm, unsigned as_id, const XmmuFault *fault)
+{
+    gfn_t gfn = fault->tdp_gpa >> XMMU_PAGE_SHIFT;
+
+    return (TdpLeaf) {
+        .slot = xmmu_slot_find(vm, as_id, gfn),
+        .gfn = gfn,
+        .max_level = XMMU_LEVEL_4K,
+        .write = fault->access.want == XMMU_PROT_WRITE,
+    };
+}
+
+/* Is @leaf a guest table that has a shadow, which only exists for L2? */
+static bool is_tracked(XmmuVm *vm, const TdpLeaf *leaf)
+{
+    hfn_t hfn = xmmu_slot_hpa(leaf->slot, leaf->gfn) >> XMMU_PAGE_SHIFT;
+
+    return xmmu_track_first(vm, hfn).table;
+}
+
+/* Not an outcome for others: to be done under the write side. */
+#define TRACKED XMMU_PF_GUEST
 
 static XmmuPfResult fault_locked(XmmuHold *hold, XmmuTable *root, XmmuFault *fault)
 {
     XmmuVm *vm = hold->vm;
-    gfn_t gfn = fault->tdp_gpa >> XMMU_PAGE_SHIFT;
-    bool write = fault->access.want == XMMU_PROT_WRITE;
     unsigned as_id = xmmu_role_as(root->role);
-    TdpLeaf leaf = {
-        .slot = xmmu_slot_find(vm, as_id, gfn),
-        .gfn = gfn,
-        .max_level = XMMU_LEVEL_4K,
-        .write = write,
-    };
+    TdpLeaf leaf = leaf_for(vm, as_id, fault);
 
     fault->gpa = fault->tdp_gpa;
     fault->prot = XMMU_PROT_RWX;
     if (!leaf.slot) {
         fault->mmio = true;
-        return map(hold, root, &leaf, fault) == XMMU_PF_NOMEM ? XMMU_PF_NOMEM
-                                                            : XMMU_PF_EMULATE;
+        return map(hold, root, &leaf) == XMMU_PF_NOMEM ? XMMU_PF_NOMEM
+                                                       : XMMU_PF_EMULATE;
     }
-    if (write && (leaf.slot->flags & XMMU_REGION_READONLY)) {
+    if (leaf.write && (leaf.slot->flags & XMMU_REGION_READONLY)) {
         fault->mmio = true;
         return XMMU_PF_EMULATE;
     }
-    leaf.max_level = xmmu_tdp_max_level(vm, leaf.slot, as_id, gfn);
-    return map(hold, root, &leaf, fault);
+    leaf.max_level = xmmu_tdp_max_level(vm, leaf.slot, as_id, leaf.gfn);
+    leaf.protect = is_tracked(vm, &leaf);
+    if (leaf.write && leaf.protect) {
+        return TRACKED;
+    }
+    return map(hold, root, &leaf);
+}
+
+/*
+ * The guest writes to a table that we shadow for L2.  Write tracking changes shadow
+ * tables, so this is under the write side; what it decides is good until the lock is
+ * released.
+ */
+static XmmuPfResult tracked_write(XmmuVcpu *vcpu, XmmuFault *fault)
+{
+    XmmuVm *vm = vcpu->vm;
+    XmmuTable *root = current_root(&vm->writer, vcpu);
+    TdpLeaf leaf = leaf_for(vm, xmmu_vcpu_as(vcpu), fault);
+    hfn_t hfn;
+
+    xmmu_assert_write_locked(vm);
+    if (!root) {
+        return XMMU_PF_NOMEM;
+    }
+    if (!leaf.slot || (leaf.slot->flags & XMMU_REGION_READONLY)) {
+        return XMMU_PF_RETRY;
+    }
+    hfn = xmmu_slot_hpa(leaf.slot, leaf.gfn) >> XMMU_PAGE_SHIFT;
+    if (xmmu_track_write(vm, vcpu, fault->tdp_gpa, hfn, fault->size)) {
+        fault->gpa = fault->tdp_gpa;
+        fault->prot = XMMU_PROT_RWX;
+        fault->mmio = false;
+        return XMMU_PF_EMULATE;
+    }
+    return map(&vm->writer, root, &leaf);
 }
 
 /* Beyond what the tree can translate there is no RAM. */
@@ -250,5 +312,10 @@ XmmuPfResult xmmu_tdp_fault(XmmuVcpu *vcpu, XmmuFault *fault)
     root = current_root(&hold, vcpu);
     result = root ? fault_locked(&hold, root, fault) : XMMU_PF_NOMEM;
     xmmu_read_unlock(&hold);
+    if (result == TRACKED) {
+        xmmu_write_lock(vcpu->vm, XMMU_REASON_GUEST);
+        result = tracked_write(vcpu, fault);
+        xmmu_write_unlock(vcpu->vm);
+    }
     return xmmu_count_fault(vcpu, result);
 }

@@ -13,6 +13,7 @@
  */
 #include "flush.h"
 #include "shadow.h"
+#include "tdp.h"
 
 /* Tracked writes to one table without a use in between that make it likely not
  * to be a page table any more. */
@@ -65,7 +66,15 @@ static void write_protect_entry(void *ptr, void *opaque)
     }
 }
 
-/* The entries keep their target, so the lists do not change on the way. */
+static void write_protect_gfn(XmmuVm *vm, unsigned as_id, gfn_t gfn)
+{
+    xmmu_tdp_write_protect_gfn(vm, as_id, gfn);
+}
+
+/*
+ * The entries keep their target, so the lists do not change on the way.  TDP trees
+ * have no reverse maps: there the frame is known by its gfns.
+ */
 void xmmu_write_protect(XmmuVm *vm, hfn_t hfn)
 {
     XmmuChunk *chunk = xmmu_chunk_find(vm, hfn);
@@ -74,11 +83,15 @@ void xmmu_write_protect(XmmuVm *vm, hfn_t hfn)
         xmmu_ptr_list_each(rmap_of(chunk, hfn, XMMU_LEVEL_4K), write_protect_entry, vm);
         xmmu_ptr_list_each(rmap_of(chunk, hfn, XMMU_LEVEL_2M), write_protect_entry, vm);
     }
+    if (vm->config.tdp) {
+        xmmu_slots_each_gfn(vm, hfn, write_protect_gfn);
+    }
 }
 
 void xmmu_track_add(XmmuIndirect shadow)
 {
     xmmu_chunk_get(shadow.table->vm, shadow.table->hfn)->tracked++;
+    shadow.table->vm->tracked++;
 }
 
 void xmmu_track_remove(XmmuIndirect shadow)
@@ -87,12 +100,13 @@ void xmmu_track_remove(XmmuIndirect shadow)
 
     g_assert(chunk && chunk->tracked > 0);
     chunk->tracked--;
+    shadow.table->vm->tracked--;
     xmmu_chunk_put(shadow.table->vm, chunk);
 }
 
 bool xmmu_track_splits(XmmuVm *vm, hfn_t hfn)
 {
-    XmmuChunk *chunk = xmmu_chunk_find(vm, hfn);
+    XmmuChunk *chunk = vm->tracked ? xmmu_chunk_peek(vm, hfn) : NULL;
 
     return chunk && chunk->tracked > 0;
 }

@@ -81,6 +81,8 @@ struct XmmuVm {
     /* Shadow tables; all under the write lock. */
     XmmuTable *indirect_hash[XMMU_HASH_SIZE];   /* by the guest table's host frame */
     XmmuTable *direct_hash[XMMU_HASH_SIZE];     /* by gfn */
+    unsigned tracked;           /* indirect tables, of any generation; read under
+                                   either side */
     GQueue shadow_tables;       /* of this generation, last used first */
     GQueue obsolete;            /* nobody finds them any more; taken down in slices */
     uint64_t generation;        /* read without the lock: tables of others are stale */
