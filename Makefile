@@ -71,13 +71,16 @@ SANITIZE := -Db_sanitize=address,undefined -Db_lundef=false
 core:
 	$(call core-build,build/core,gcc,)
 core-asan:
-	$(call core-build,build/core-asan,gcc,$(SANITIZE))
+	$(call core-build,build/core-asan,gcc,-Dcheck=true $(SANITIZE))
 core-tsan:
 	$(call core-build,build/core-tsan,gcc,-Db_sanitize=thread -Db_lundef=false)
 core-cov:
 	$(call core-build,build/core-cov,gcc,-Db_coverage=true --optimization=0)
 core-fuzz:
-	$(call core-build,build/core-fuzz,clang,-Dfuzzer=true $(SANITIZE))
+	$(call core-build,build/core-fuzz,clang,-Dfuzzer=true -Dcheck=true $(SANITIZE))
+# With the checker beside the core (docs/devel/xmmu-testing.rst), no sanitizer.
+core-check:
+	$(call core-build,build/core-check,gcc,-Dcheck=true)
 core-bench:
 	$(call core-build,build/core-bench,gcc,--buildtype=release)
 
@@ -114,5 +117,5 @@ clean:
 distclean:
 	rm -rf build
 
-.PHONY: all help sync qemu qtests install core core-asan core-tsan core-cov core-fuzz \
+.PHONY: all help sync qemu qtests install core core-asan core-tsan core-cov core-check core-fuzz \
         core-bench unit fuzz boot check bench clean distclean

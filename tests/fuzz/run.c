@@ -31,6 +31,7 @@ static void obey_flushes(Fuzz *f)
         }
         if (cpu->dropped) {
             cpu->dropped = false;
+            fz_tlb_drop(cpu);
             fz_trace(f, "vCPU %u tells that it dropped its TLB", i);
             xmmu_vcpu_flushed(cpu->vcpu);
         }

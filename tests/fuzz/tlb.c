@@ -6,6 +6,7 @@
  * Owns what a vCPU of a run keeps of its translations, as the soft engine does in
  * TCG: until the core orders a flush or the guest flushes.
  */
+#include "../../accel/xmmu/mmu/check.h"
 #include "fuzz.h"
 
 void fz_tlb_drop(Cpu *cpu)
@@ -67,6 +68,9 @@ bool fz_tlb_lookup(Cpu *cpu, const XmmuAccess *a, XmmuHwResult *r)
         .gpa = e->gpa | offset, .hpa = e->mmio ? 0 : e->hpa | offset,
         .prot = e->prot, .page_shift = e->page_shift, .mmio = e->mmio,
     };
+    if (!e->mmio) {
+        xmmu_check_used(cpu->vcpu, a, r->hpa, a->want);
+    }
     return true;
 }
 

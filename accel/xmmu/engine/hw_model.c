@@ -13,6 +13,7 @@
 #include <glib.h>
 #include "hw_model.h"
 #include "linear.h"
+#include "../mmu/check.h"
 #include "../mmu/flush.h"
 #include "../mmu/nested.h"
 
@@ -38,6 +39,7 @@ static Hit walk_tables(XmmuVcpu *vcpu, XmmuTable *root, uint64_t frame)
     xmmu_count(&vcpu->stats.walks);
     for (;; hit.level--) {
         hit.sptep = &entries[xmmu_level_index(frame, hit.level)];
+        xmmu_check_read(vcpu, hit.sptep);
         hit.spte = xmmu_spte_read(hit.sptep);
         hit.present = xmmu_spte_present(format, hit.spte);
         if (!hit.present || xmmu_spte_is_leaf(format, hit.spte, hit.level)) {
@@ -184,6 +186,7 @@ static bool tdp_hit(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, TdpResult *result)
     if (is_nested(vcpu) && !leaf_gpa(vcpu, &hit, gpa, &result->gpa)) {
         return false;
     }
+    xmmu_check_nested_filled(vcpu, gpa, hit.level, hit.sptep);
     xmmu_nested_tlb_insert(&vcpu->nested_tlb, gpa, vcpu->mmu->role.smm, hit.level,
                            result->hpa,
                            result->prot | (result->writable ? CACHED_WRITABLE : 0));
@@ -199,6 +202,7 @@ static inline bool tdp_cached(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want,
     if (!(page & want)) {
         return false;
     }
+    xmmu_check_nested_hit(vcpu, gpa, vcpu->mmu->role.smm);
     result->outcome = XMMU_HW_OK;
     result->gpa = gpa;                  /* not of L2: nobody asks */
     result->hpa = page & XMMU_PAGE_MASK;
@@ -488,10 +492,21 @@ static void translate_shadow(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned 
 
 /* ---- The engine's door ------------------------------------------------------------ */
 
+static void enter(XmmuVcpu *vcpu)
+{
+    vcpu->vm->services->rcu_read_lock();
+    xmmu_check_walk_begin(vcpu);
+}
+
+static void leave(XmmuVcpu *vcpu)
+{
+    xmmu_check_walk_end(vcpu);
+    vcpu->vm->services->rcu_read_unlock();
+}
+
 void xmmu_hw_translate(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned size,
                        XmmuHwResult *result)
 {
-    const XmmuServices *services = vcpu->vm->services;
     XmmuAccess linear = *access;
 
     linear.gva = xmmu_linear_address(vcpu, access);
@@ -501,7 +516,7 @@ void xmmu_hw_translate(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned size,
         result->exception.vector = XMMU_EXC_GP;
         return;
     }
-    services->rcu_read_lock();
+    enter(vcpu);
     xmmu_flush_note_use(vcpu);
     if (vcpu->vm->config.tdp) {
         validate_caches(vcpu);
@@ -510,7 +525,11 @@ void xmmu_hw_translate(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned size,
         translate_shadow(vcpu, &linear, size, result);
     }
     result->prot &= xmmu_linear_prot(vcpu, access);
-    services->rcu_read_unlock();
+    if (result->outcome == XMMU_HW_OK) {
+        xmmu_check_translated(vcpu, &linear, result->hpa, result->prot,
+                              result->page_shift);
+    }
+    leave(vcpu);
 }
 
 static void translate_gpa_by_slots(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want,
@@ -535,12 +554,11 @@ static void translate_gpa_by_slots(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want,
 void xmmu_hw_translate_gpa(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, unsigned size,
                            XmmuHwResult *result)
 {
-    const XmmuServices *services = vcpu->vm->services;
     TdpResult tdp = { .outcome = XMMU_HW_NOMEM };
 
     gpa &= vcpu->walk_mmu->masks.gpa_mask;
     *result = (XmmuHwResult) { .gpa = gpa, .page_shift = XMMU_PAGE_SHIFT };
-    services->rcu_read_lock();
+    enter(vcpu);
     if (vcpu->vm->config.tdp && !is_nested(vcpu)) {
         validate_caches(vcpu);
         tdp_translate(vcpu, gpa, want, false, size, &tdp);
@@ -551,7 +569,7 @@ void xmmu_hw_translate_gpa(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, unsigned siz
     } else {
         translate_gpa_by_slots(vcpu, gpa, want, result);
     }
-    services->rcu_read_unlock();
+    leave(vcpu);
 }
 
 bool xmmu_hw_translate_debug(XmmuVcpu *vcpu, gva_t gva, gpa_t *gpa)

@@ -20,6 +20,7 @@
  *    no flush of its own; guests flush all the time.  A vCPU that idles does
  *    not; when others have waited long enough it is asked to (a nudge).
  */
+#include "check.h"
 #include "flush.h"
 
 void xmmu_flush_owe(XmmuHold *hold)
@@ -53,11 +54,13 @@ void xmmu_flush_pay(XmmuHold *hold)
     xmmu_assert_held(hold);
     if (hold->flush_owed && hold->reason == XMMU_REASON_HOST) {
         XMMU_HOLD_COUNT(hold, flushes, 1);
+        xmmu_check_ordered(vm);
         if (vm->services->flush_all) {
             vm->services->flush_all(vm->opaque);
         }
     }
     hold->flush_owed = false;
+    xmmu_check_paid(hold);
     free_doomed(hold);
 }
 
@@ -68,6 +71,7 @@ uint64_t xmmu_flush_tick(XmmuVm *vm)
 
 void xmmu_flush_done(XmmuVcpu *vcpu)
 {
+    xmmu_check_flushed(vcpu);
     __atomic_store_n(&vcpu->cached, false, __ATOMIC_SEQ_CST);
     __atomic_store_n(&vcpu->flushed_at, xmmu_flush_tick(vcpu->vm), __ATOMIC_SEQ_CST);
 }

@@ -50,6 +50,9 @@ typedef struct XmmuHold {
     XmmuSide side;
     bool flush_owed;            /* see flush.c */
     XmmuTable *doomed;          /* out of use, freed when the flush is paid */
+#ifdef XMMU_CHECK
+    uint64_t check_lost;        /* check.c: when it last took something from vCPUs */
+#endif
 } XmmuHold;
 
 /*

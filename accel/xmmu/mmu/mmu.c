@@ -8,6 +8,7 @@
  * they were.
  */
 #include <string.h>
+#include "check.h"
 #include "flush.h"
 #include "mem.h"
 #include "nested.h"
@@ -58,13 +59,17 @@ XmmuVm *xmmu_vm_new(const XmmuConfig *config, const XmmuServices *services,
         free_parts(vm);
         return NULL;
     }
+    xmmu_check_vm_new(vm);
     return vm;
 }
 
 /* Runs after the callbacks of all tables, which were queued before. */
 static void vm_reclaim(XmmuRcuHead *head)
 {
-    free_parts((XmmuVm *)((char *)head - offsetof(XmmuVm, rcu)));
+    XmmuVm *vm = (XmmuVm *)((char *)head - offsetof(XmmuVm, rcu));
+
+    xmmu_check_vm_free(vm);
+    free_parts(vm);
 }
 
 void xmmu_vm_free(XmmuVm *vm)
@@ -87,6 +92,7 @@ void xmmu_vm_zap_all(XmmuVm *vm)
     xmmu_write_lock(vm, XMMU_REASON_HOST);
     xmmu_tdp_invalidate_roots(vm, old);
     xmmu_shadow_new_generation(vm);
+    xmmu_check_invalidated(&vm->writer);
     xmmu_flush_owe(&vm->writer);
     xmmu_write_unlock(vm);
     xmmu_tdp_finish_roots(vm, old);
@@ -115,6 +121,7 @@ XmmuVcpu *xmmu_vcpu_new(XmmuVm *vm, unsigned index, const XmmuCpuCaps *caps)
     vcpu->index = index;
     vcpu->caps = *caps;
     init_mmus(vcpu);
+    xmmu_check_vcpu_new(vcpu);
     xmmu_write_lock(vm, XMMU_REASON_GUEST);
     g_ptr_array_add(vm->vcpus, vcpu);
     xmmu_rw_slot_add(&vm->mmu_lock, &vcpu->lock_slot);
@@ -134,6 +141,7 @@ void xmmu_vcpu_free(XmmuVcpu *vcpu)
     xmmu_rw_slot_remove(&vm->mmu_lock, &vcpu->lock_slot);
     xmmu_stats_add(&vm->stats, &vcpu->stats);        /* an unplugged vCPU's work stays */
     xmmu_write_unlock(vm);
+    xmmu_check_vcpu_free(vcpu);
     g_free(vcpu);
 }
 

@@ -17,6 +17,7 @@
  *
  * Called by the vCPU's thread.
  */
+#include "check.h"
 #include "flush.h"
 #include "roots.h"
 
@@ -52,6 +53,7 @@ void xmmu_vcpu_flush_guest(XmmuVcpu *vcpu)
 void xmmu_vcpu_invlpg(XmmuVcpu *vcpu, gva_t gva)
 {
     xmmu_count(&vcpu->stats.invlpg);
+    xmmu_check_invlpg(vcpu, gva);
     xmmu_walk_cache_flush(&vcpu->walk_cache);
     xmmu_roots_owe(vcpu->walk_mmu, XMMU_ALL_PCIDS, &gva);
     xmmu_roots_pay(vcpu->walk_mmu);

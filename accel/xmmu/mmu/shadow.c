@@ -16,6 +16,7 @@
  * Everything here needs mmu_lock for writing, and the RCU read section of the
  * caller keeps tables readable that are zapped on the way.
  */
+#include "check.h"
 #include "flush.h"
 #include "reclaim.h"
 #include "shadow.h"
@@ -171,6 +172,7 @@ static void make_obsolete(XmmuTable *table)
     bool older = table->generation != vm->generation;
 
     g_assert(!table->unlinked);
+    xmmu_check_unsynced(table);
     if (!table->role.pae_root) {
         hash_remove(table);
         if (!table->role.direct) {

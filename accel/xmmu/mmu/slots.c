@@ -10,6 +10,7 @@
  * anything, so no entry outlives its slot.
  */
 #include <string.h>
+#include "check.h"
 #include "flush.h"
 #include "mem.h"
 #include "shadow.h"
@@ -239,6 +240,7 @@ static bool replace_slots(XmmuVm *vm, unsigned as_id, const XmmuRegion *regions,
     if (changed) {
         flush_everyone(vm);
     }
+    xmmu_check_map_changed(vm);
     vm->services->rcu_call(&old->rcu, slots_reclaim);
     return true;
 }

@@ -18,6 +18,7 @@
  * mmu_lock for writing.
  */
 #include <string.h>
+#include "check.h"
 #include "flush.h"
 #include "shadow.h"
 
@@ -75,6 +76,7 @@ void xmmu_mark_unsync(XmmuIndirect shadow)
     bool known = xmmu_needs_sync(table);
 
     xmmu_assert_write_locked(table->vm);
+    xmmu_check_unsynced(table);
     __atomic_store_n(&table->unsync, true, __ATOMIC_RELEASE);
     if (!known) {
         tell_parents(table);
@@ -208,6 +210,7 @@ static void sync_table(XmmuVcpu *vcpu, XmmuTable *table)
         }
     }
     if (settled) {
+        xmmu_check_synced(table);
         __atomic_store_n(&table->unsync, false, __ATOMIC_RELEASE);
         table->waited = 0;
     } else if (++table->waited == PATIENCE) {

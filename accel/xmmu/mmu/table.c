@@ -9,6 +9,7 @@
  * use is freed after a grace period, because hardware models walk without locks.
  */
 #include <string.h>
+#include "check.h"
 #include "flush.h"
 #include "mem.h"
 #include "shadow.h"
@@ -134,6 +135,7 @@ static XmmuTable *new_table(XmmuHold *hold, gfn_t gfn, XmmuPageRole role)
     table->role = role;
     table->link.data = table;
     XMMU_HOLD_COUNT(hold, tables, 1);
+    xmmu_check_table_new(table);
     return table;
 }
 
@@ -173,6 +175,7 @@ static void table_reclaim(XmmuRcuHead *head)
 {
     XmmuTable *table = (XmmuTable *)((char *)head - offsetof(XmmuTable, rcu));
 
+    xmmu_check_table_reclaimed(table);
     release(table->vm, table);
 }
 
@@ -186,6 +189,7 @@ void xmmu_table_retire(XmmuHold *hold, XmmuTable *table)
     g_assert(table->present == 0 && xmmu_ptr_list_empty(&table->parents) &&
              table->root_refs == 0);
     xmmu_table_uncount(hold, table);
+    xmmu_check_table_released(table);
     xmmu_flush_doom(hold, table);
 }
 
@@ -368,9 +372,12 @@ void xmmu_spte_set(XmmuTable *table, unsigned index, XmmuSpte value)
 
     xmmu_assert_write_locked(table->vm);
     g_assert(!table->role.tdp);
+    xmmu_check_write_begin(table);
     old.raw = __atomic_exchange_n(&sptep->raw, value.raw, __ATOMIC_SEQ_CST);
+    xmmu_check_write_end(table, index, old, value, true);
     if (old.raw != value.raw) {
         entry_changed(&table->vm->writer, table, sptep, old, value);
+        xmmu_check_accounted(&table->vm->writer, table, index, old, value);
     }
 }
 
@@ -378,9 +385,14 @@ void xmmu_spte_set(XmmuTable *table, unsigned index, XmmuSpte value)
 
 static bool exchange(XmmuTable *table, unsigned index, XmmuSpte old, XmmuSpte new)
 {
+    bool done;
+
     g_assert(table->role.tdp && !xmmu_spte_is_frozen(old));
-    return __atomic_compare_exchange_n(&table->spt[index].raw, &old.raw, new.raw,
+    xmmu_check_write_begin(table);
+    done = __atomic_compare_exchange_n(&table->spt[index].raw, &old.raw, new.raw,
                                        false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+    xmmu_check_write_end(table, index, old, new, done);
+    return done;
 }
 
 bool xmmu_tdp_set(XmmuHold *hold, XmmuTable *table, unsigned index, XmmuSpte old,
@@ -392,6 +404,7 @@ bool xmmu_tdp_set(XmmuHold *hold, XmmuTable *table, unsigned index, XmmuSpte old
     }
     if (old.raw != new.raw) {
         entry_changed(hold, table, &table->spt[index], old, new);
+        xmmu_check_accounted(hold, table, index, old, new);
     }
     return true;
 }
@@ -424,9 +437,12 @@ void xmmu_tdp_unfreeze(XmmuHold *hold, XmmuTable *table, unsigned index,
 
     xmmu_assert_held(hold);
     g_assert(xmmu_spte_is_frozen(xmmu_spte_read(sptep)) && !xmmu_spte_is_frozen(new));
+    xmmu_check_write_begin(table);
     __atomic_store_n(&sptep->raw, new.raw, __ATOMIC_SEQ_CST);
+    xmmu_check_write_end(table, index, (XmmuSpte) { XMMU_SPTE_FROZEN }, new, true);
     if (old.raw != new.raw) {
         entry_changed(hold, table, sptep, old, new);
+        xmmu_check_accounted(hold, table, index, old, new);
     }
 }
 
@@ -438,7 +454,9 @@ XmmuSpte xmmu_tdp_kill(XmmuHold *hold, XmmuTable *table, unsigned index)
     xmmu_assert_held(hold);
     g_assert(table->role.tdp && xmmu_table_unlinked(table));
     for (;;) {
+        xmmu_check_write_begin(table);
         old.raw = __atomic_exchange_n(&sptep->raw, XMMU_SPTE_FROZEN, __ATOMIC_SEQ_CST);
+        xmmu_check_write_end(table, index, old, (XmmuSpte) { XMMU_SPTE_FROZEN }, true);
         if (!xmmu_spte_is_frozen(old)) {
             break;
         }
@@ -447,6 +465,7 @@ XmmuSpte xmmu_tdp_kill(XmmuHold *hold, XmmuTable *table, unsigned index)
     /* The flush that its link's removal owes covers this entry. */
     if (xmmu_spte_present(hold->vm->format, old)) {
         entry_removed(hold, table, sptep, old);
+        xmmu_check_accounted(hold, table, index, old, (XmmuSpte) { XMMU_SPTE_FROZEN });
     }
     return old;
 }
@@ -457,7 +476,9 @@ void xmmu_tdp_init(XmmuHold *hold, XmmuTable *table, unsigned index, XmmuSpte va
 
     g_assert(table->role.tdp && !sptep->raw &&
              xmmu_spte_is_leaf(hold->vm->format, value, table->role.level));
+    xmmu_check_write_begin(table);
     __atomic_store_n(&sptep->raw, value.raw, __ATOMIC_RELAXED);
+    xmmu_check_write_end(table, index, (XmmuSpte) { 0 }, value, true);
     entry_added(hold, table, sptep, value);
 }
 
@@ -469,6 +490,7 @@ void xmmu_table_discard(XmmuHold *hold, XmmuTable *table)
         }
     }
     xmmu_table_uncount(hold, table);
+    xmmu_check_table_discarded(table);
     release(hold->vm, table);
 }
 

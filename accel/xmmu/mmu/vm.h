@@ -12,6 +12,7 @@
 #include <glib.h>
 #include <pthread.h>
 #include "../engine/nested_tlb.h"
+#include "check.h"
 #include "guest_walk.h"
 #include "lock.h"
 #include "mmu.h"
@@ -102,6 +103,9 @@ struct XmmuVm {
     GPtrArray *vcpus;           /* XmmuVcpu *; changed under the write lock, read
                                    under either */
     XmmuStats stats;            /* events outside vCPUs and gauges; atomic */
+#ifdef XMMU_CHECK
+    XmmuCheck *check;           /* has its own lock */
+#endif
 };
 
 struct XmmuVcpu {
@@ -127,6 +131,9 @@ struct XmmuVcpu {
     bool nudged;                /* write lock; asked to flush and not done yet */
     XmmuStats stats;            /* written by the vCPU's thread only */
     XmmuRwSlot lock_slot;       /* of mmu_lock; its padding keeps off what follows */
+#ifdef XMMU_CHECK
+    XmmuCheckVcpu *check;       /* under the lock of XmmuVm.check */
+#endif
 };
 
 /* Take over registers whose vCPU role is @role; masks follow when it changed. */
