@@ -116,8 +116,8 @@ static void open_1g(Bench *b)
     run_places(b, 0, b->count);
 }
 
-/* Places for which as many tables are missing as the item says.  One that is not in
- * a hole keeps the tables above. */
+/* Places for which as many tables are missing as the item says.  One more keeps the
+ * tables above. */
 static void open_missing(Bench *b)
 {
     int missing = b->item->arg;
@@ -125,28 +125,17 @@ static void open_missing(Bench *b)
     b->count = missing == 3 ? 255 : 511;
     b->stride = missing == 3 ? GIB(512) : missing == 2 ? GIB(1) : MIB(2);
     bench_vm(b, MIB(2), false);
-    for (unsigned i = 0; i < b->count; i++) {
-        bench_region_with_hole(b, i * b->stride, MIB(2), 0, 0, MIB(2));
+    for (unsigned i = 0; i <= b->count; i++) {
+        bench_region(b, i * b->stride, MIB(2), 0);
     }
-    bench_region(b, b->count * b->stride, MIB(2), 0);
     bench_set_map(b);
-    fault(b, 0, b->count * b->stride, XMMU_PROT_WRITE);
 }
 
-/* The range that is taken away reaches from the first place to the last, so that
- * whole tables go. */
 static void prepare_missing(Bench *b)
 {
-    XmmuRegion all = {
-        .npages = b->count * b->stride >> XMMU_PAGE_SHIFT, .hpa = (uintptr_t)b->fx->ram,
-    };
-    XmmuRegion rest = g_array_index(b->keep, XmmuRegion, b->count);
-    XmmuRegion both[2] = { all, rest };
-
-    xmmu_vm_set_memory(b->fx->vm, XMMU_AS_NORMAL, both, 2);
-    xmmu_vm_set_memory(b->fx->vm, XMMU_AS_NORMAL, &rest, 1);
-    bench_set_map(b);
+    xmmu_vm_zap_all(b->fx->vm);
     rcu_service_drain();
+    fault(b, 0, b->count * b->stride, XMMU_PROT_WRITE);
 }
 
 /* ---- Faults that install no RAM ---------------------------------------------- */

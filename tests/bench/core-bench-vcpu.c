@@ -96,10 +96,17 @@ static void open_processes(Bench *b)
     open_mode(b, MODE_4L, b->item->arg);
 }
 
+/* MOV to CR3 as an engine does it that dropped its own translations. */
+static void load_cr3(Bench *b, unsigned thread, const XmmuRegs *regs)
+{
+    xmmu_vcpu_flushed(b->fx->cpus[thread]);
+    xmmu_vcpu_load_cr3(b->fx->cpus[thread], regs, false);
+}
+
 static void run_switch(Bench *b, unsigned thread, unsigned operations)
 {
     for (unsigned i = 0; i < operations; i++) {
-        fixture_set(b->fx, thread, &b->regs[i % b->item->arg]);
+        load_cr3(b, thread, &b->regs[i % b->item->arg]);
     }
 }
 
@@ -107,7 +114,7 @@ static void run_switch(Bench *b, unsigned thread, unsigned operations)
 static void run_switch_use(Bench *b, unsigned thread, unsigned operations)
 {
     for (unsigned i = 0; i < operations; i++) {
-        fixture_set(b->fx, thread, &b->regs[i % b->item->arg]);
+        load_cr3(b, thread, &b->regs[i % b->item->arg]);
         fixture_access(b->fx, thread, BASE, XMMU_PROT_READ);
     }
 }
@@ -134,7 +141,7 @@ static void run_switch_unsync(Bench *b, unsigned thread, unsigned operations)
         unsigned process = i % b->item->arg;
         uint64_t old = fixture_read(b->fx, b->entries[process], 8);
 
-        fixture_set(b->fx, thread, &b->regs[process]);
+        load_cr3(b, thread, &b->regs[process]);
         fixture_store(b->fx, thread, window, old ^ PTE_W, 8);
     }
 }
@@ -142,7 +149,7 @@ static void run_switch_unsync(Bench *b, unsigned thread, unsigned operations)
 static void run_reload(Bench *b, unsigned thread, unsigned operations)
 {
     for (unsigned i = 0; i < operations; i++) {
-        fixture_set(b->fx, thread, &b->regs[0]);
+        load_cr3(b, thread, &b->regs[0]);
     }
 }
 

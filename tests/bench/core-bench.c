@@ -15,6 +15,7 @@
  * usage: core-bench [--rounds N] [--json] [--smoke] [--list] [PREFIX...]
  *   PREFIX   only items whose names begin so
  *   --json   one object for each item and round
+ *   --cpu-time  items of several threads by CPU time too: for a host that is busy
  *   --smoke  one short round, as a test: TAP, no verdict on any time
  */
 #include <pthread.h>
@@ -43,7 +44,7 @@ typedef struct Sample {
 
 typedef struct Options {
     unsigned rounds;
-    bool json, smoke, list;
+    bool json, smoke, list, cpu_time;
     char **prefixes;
     int prefix_count;
 } Options;
@@ -212,7 +213,7 @@ static void bench_free(Bench *b)
     g_free(b->own);
 }
 
-static Sample run_item(const CoreItem *item, unsigned batches)
+static Sample run_item(const CoreItem *item, unsigned batches, bool wall)
 {
     Bench b = { .item = item, .count = 1 };
     Sample sample = { 0 };
@@ -230,7 +231,7 @@ static Sample run_item(const CoreItem *item, unsigned batches)
         after = fixture_stats(b.fx);
         add_difference(&sample.stats, &before, &after);
         sample.operations += (double)item->operations * MAX(1, item->threads);
-        sample.ns += item->threads ? took.wall : took.cpu;
+        sample.ns += item->threads && wall ? took.wall : took.cpu;
         sample.wall_ns += took.wall;
         sample.cycles += took.tsc;
         sample.allocations += took.allocations;
@@ -322,7 +323,7 @@ static void smoke(const GPtrArray *items)
     printf("1..%u\n", items->len);
     for (guint i = 0; i < items->len; i++) {
         const CoreItem *item = g_ptr_array_index(items, i);
-        Sample sample = run_item(item, 1);
+        Sample sample = run_item(item, 1, false);
         char *why = wrong_count(item, &sample);
 
         printf("%sok %u - core-bench: %s\n", why ? "not " : "", i + 1, item->name);
@@ -344,7 +345,7 @@ static void measure(const GPtrArray *items, const Options *options)
             Sample *sample = &samples[i * options->rounds + round];
             char *why;
 
-            *sample = run_item(item, item->batches);
+            *sample = run_item(item, item->batches, !options->cpu_time);
             why = wrong_count(item, sample);
             if (why) {
                 fprintf(stderr, "core-bench: %s\n", why);
@@ -372,6 +373,7 @@ static bool parse(int argc, char **argv, Options *options)
         { "rounds", 0, 0, G_OPTION_ARG_INT, &options->rounds, "", "N" },
         { "json", 0, 0, G_OPTION_ARG_NONE, &options->json, "", NULL },
         { "smoke", 0, 0, G_OPTION_ARG_NONE, &options->smoke, "", NULL },
+        { "cpu-time", 0, 0, G_OPTION_ARG_NONE, &options->cpu_time, "", NULL },
         { "list", 0, 0, G_OPTION_ARG_NONE, &options->list, "", NULL },
         { NULL }
     };
