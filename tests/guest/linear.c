@@ -19,7 +19,7 @@
 #define SEL_OTHER_TSS   (SEL_TSS + 16 * 2)
 #define SEL_LDT         (SEL_TSS + 16 * 3)
 
-static bool has_lam, has_fsgsbase;
+static bool has_lam, has_fsgsbase, has_invpcid;
 
 static void find_more_features(void)
 {
@@ -27,6 +27,7 @@ static void find_more_features(void)
 
     cpuid(7, 0, r);
     has_fsgsbase = r[1] & 1;
+    has_invpcid = r[1] >> 10 & 1;
     if (r[0] >= 1) {
         cpuid(7, 1, r);
         has_lam = r[0] >> 26 & 1;
@@ -386,8 +387,20 @@ static u32 read_at(ulong address)
     return exc.vector == -1 ? value : 0xdead0000 | exc.vector;
 }
 
-/* INVLPG takes no metadata away, and reaches every alias of its page. */
-static void test_lam_invlpg(const Space *s)
+/* INVLPG, or INVPCID of one address; PCID 0 without CR4.PCIDE. */
+static void invalidate(ulong address, bool invpcid)
+{
+    struct { u64 pcid, address; } descriptor = { 0, address };
+
+    if (invpcid) {
+        asm volatile("invpcid %0, %1" : : "m"(descriptor), "r"(0ul) : "memory");
+    } else {
+        invlpg(address);
+    }
+}
+
+/* INVLPG takes no metadata away; both reach every alias of the page. */
+static void test_lam_invalidation(const Space *s, bool invpcid)
 {
     const Lam lam = { .u57 = true, .sup = true };
     ulong first = pool_page(), second = pool_page();
@@ -401,14 +414,17 @@ static void test_lam_invlpg(const Space *s)
         u32 before, after;
 
         map(s, page, first, P | W | U | A | D);
+        flush_all();
         before = read_at(tagged);
         map(s, page, second, P | W | U | A | D);
-        invlpg(tagged);                 /* no exception; need not do anything */
-        invlpg(page);
+        if (!invpcid) {
+            invlpg(page ^ BIT(61));     /* another pointer: need do nothing */
+        }
+        invalidate(page, invpcid);
         after = read_at(tagged);
         check(before == 1 && after == 2 && read_at(page) == 2,
-              half ? "invlpg-supervisor-alias" : "invlpg-user-alias",
-              "before %x after %x", before, after);
+              half ? "flush-supervisor-alias" : "flush-user-alias",
+              "invpcid %d: before %x after %x", invpcid, before, after);
     }
 }
 
@@ -417,17 +433,19 @@ static void test_lam_off(const Space *s)
 {
     const Lam on = { .u57 = true, .sup = true };
     ulong user = test_pages[0] ^ BIT(60), kernel = test_pages[2] ^ BIT(60);
+    ulong cr4;
     u32 seen[4];
 
     lam_use(s, &on);
+    cr4 = read_cr4();
     seen[0] = read_at(user);
-    seen[1] = read_at(kernel);
     write_cr3(s->root);
-    seen[2] = read_at(user);
-    write_cr4(read_cr4() & ~CR4_LAM_SUP);
+    seen[1] = read_at(user);
+    seen[2] = read_at(kernel);
+    write_cr4(cr4 & ~CR4_LAM_SUP);
     seen[3] = read_at(kernel);
-    check(seen[0] == *(u32 *)frames[0] && seen[1] == *(u32 *)frames[2]
-          && seen[2] == 0xdead000d && seen[3] == 0xdead000d, "lam-off",
+    check(seen[0] == *(u32 *)frames[0] && seen[1] == 0xdead000d
+          && seen[2] == *(u32 *)frames[2] && seen[3] == 0xdead000d, "lam-off",
           "%x %x %x %x", seen[0], seen[1], seen[2], seen[3]);
 }
 
@@ -517,7 +535,10 @@ static void test_format(const Format *f)
         skip("lam", "not offered");
         return;
     }
-    test_lam_invlpg(&s);
+    test_lam_invalidation(&s, false);
+    if (has_invpcid) {
+        test_lam_invalidation(&s, true);
+    }
     test_lam_off(&s);
     test_lam_table(&s);
     test_lam_crossing(&s);

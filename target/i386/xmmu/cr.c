@@ -46,12 +46,8 @@ void xmmu_note_cr0(CPUX86State *env, uint32_t cr0)
     note(env, what);
 }
 
-void xmmu_note_cr3(CPUX86State *env, uint64_t cr3)
+void xmmu_note_cr3(CPUX86State *env)
 {
-    /* A translation may stay, but not that of a pointer with metadata. */
-    if ((env->cr[3] ^ cr3) & (XMMU_CR3_LAM_U48 | XMMU_CR3_LAM_U57)) {
-        tlb_flush(env_cpu(env));
-    }
     /* Without paging there is nothing to flush, and TCG does not. */
     note(env, XMMU_PENDING_PDPTE |
          (env->cr[0] & CR0_PG_MASK ? XMMU_PENDING_FLUSH : 0));

@@ -34,7 +34,7 @@ static inline void xmmu_check_descriptor(CPUX86State *env, int selector,
 #else
 
 void xmmu_note_cr0(CPUX86State *env, uint32_t cr0);
-void xmmu_note_cr3(CPUX86State *env, uint64_t cr3);
+void xmmu_note_cr3(CPUX86State *env);
 void xmmu_note_cr4(CPUX86State *env, uint32_t cr4);
 void xmmu_note_efer(CPUX86State *env, uint64_t efer);
 void xmmu_note_smm(CPUX86State *env);
@@ -59,7 +59,7 @@ static inline void xmmu_cr0_changing(CPUX86State *env, uint32_t cr0)
 static inline void xmmu_cr3_changing(CPUX86State *env, target_ulong cr3)
 {
     if (xmmu_enabled()) {
-        xmmu_note_cr3(env, cr3);
+        xmmu_note_cr3(env);
     }
 }
 
