@@ -30,12 +30,18 @@ void fz_invlpg(Fuzz *f, Cpu *cpu, gva_t gva)
     fz_trace(f, "vCPU %u invlpg %#" PRIx64, cpu->index, gva);
     xmmu_vcpu_invlpg(cpu->vcpu, gva);
     fz_tlb_drop_gva(cpu, gva);
+    fz_note_invlpg(f, cpu, fz_pcid(&cpu->regs), gva);
+}
+
+void fz_note_invlpg(Fuzz *f, Cpu *cpu, unsigned pcid, gva_t gva)
+{
     if (cpu->invlpg_count == INVLPG_LOG) {
         memmove(&cpu->invlpg[0], &cpu->invlpg[1],
                 sizeof(cpu->invlpg[0]) * (INVLPG_LOG - 1));
         cpu->invlpg_count--;
     }
     cpu->invlpg[cpu->invlpg_count].gva = gva;
+    cpu->invlpg[cpu->invlpg_count].pcid = pcid;
     cpu->invlpg[cpu->invlpg_count].when = ++f->world.now;
     cpu->invlpg_count++;
 }

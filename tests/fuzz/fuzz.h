@@ -24,6 +24,7 @@
 #define INVLPG_LOG      32
 #define RECENT          16
 #define MAX_EXTRA       200
+#define FUZZ_PCIDS      4
 #define MAX_CPUS        3       /* the writer included */
 
 #define GIB             ((uint64_t)1 << 30)
@@ -45,10 +46,12 @@ typedef struct Cpu {
     unsigned index;
     XmmuRegs regs;
     uint64_t flushed;           /* World.now of the last full guest flush */
+    uint64_t pcid_flushed[FUZZ_PCIDS];  /* and of one of a PCID */
     unsigned invlpg_count;
     struct {
         gva_t gva;
         uint64_t when;
+        unsigned pcid;
     } invlpg[INVLPG_LOG];
     gva_t recent[RECENT];
     unsigned slot;              /* of recent[] that was last used */
@@ -157,8 +160,19 @@ void fz_write_physical(Fuzz *f, unsigned as_id, gpa_t gpa, const void *data,
 /* ---- flush.c ---- */
 void fz_flush(Fuzz *f, Cpu *cpu);
 void fz_invlpg(Fuzz *f, Cpu *cpu, gva_t gva);
+/* The guest flushed @gva in @pcid now. */
+void fz_note_invlpg(Fuzz *f, Cpu *cpu, unsigned pcid, gva_t gva);
 /* What a careful guest does after it changed a table. */
 void fz_flush_after_write(Fuzz *f);
+
+/* ---- pcid.c ---- */
+/* 0 without PCIDs. */
+unsigned fz_pcid(const XmmuRegs *regs);
+/* When the translations of the current PCID were flushed. */
+uint64_t fz_flushed_at(const Cpu *cpu);
+/* @regs differ from the vCPU's in CR3 and the PDPTEs only. */
+void fz_mov_cr3(Fuzz *f, Cpu *cpu, const XmmuRegs *regs);
+void fz_op_invpcid(Fuzz *f, Cpu *cpu);
 
 /* ---- regs.c ---- */
 void fz_take_regs(Fuzz *f, Cpu *cpu, const XmmuRegs *regs);

@@ -21,6 +21,7 @@
     X(HOLES,  "holes",  "let holes answer with entries") \
     X(WRITES, "writes", "write through the vCPU's own mappings") \
     X(LAX,    "lax",    "leave out flushes after table writes") \
+    X(PCID,   "pcid",   "use PCIDs, CR3 loads without a flush, INVPCID") \
     X(RACES,  "races",  "let others run between a translation and its store") \
     X(LIMIT,  "limit",  "limit the number of tables") \
     X(LARGE,  "large",  "use large pages in our tables") \

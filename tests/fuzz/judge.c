@@ -74,11 +74,12 @@ static bool still_cached(const Cpu *cpu, gva_t gva, uint64_t oldest, unsigned sh
     }
     for (unsigned i = 0; i < cpu->invlpg_count; i++) {
         if (cpu->invlpg[i].when >= oldest &&
+            cpu->invlpg[i].pcid == fz_pcid(&cpu->regs) &&
             !((cpu->invlpg[i].gva ^ gva) >> shift)) {
             return false;
         }
     }
-    return oldest > cpu->flushed;
+    return oldest > fz_flushed_at(cpu);
 }
 
 /* Could the processor set a D flag in the leaf? */
@@ -237,7 +238,9 @@ static void check_place(View *v)
 void fz_check_result(Fuzz *f, Cpu *cpu, const XmmuAccess *access,
                          const XmmuHwResult *got, bool from_tlb)
 {
-    View v = { .f = f, .cpu = cpu, .access = access, .got = got, .since = cpu->flushed };
+    View v = {
+        .f = f, .cpu = cpu, .access = access, .got = got, .since = fz_flushed_at(cpu),
+    };
     RefMmu mmu = fz_ref_of(f, cpu, &v);
     RefAccess ref = fz_ref_access(access);
 

@@ -91,6 +91,7 @@ void fz_op_look(Fuzz *f, Cpu *cpu)
         g_free(xmmu_page_role_text(roots[i].page_role));
         for (size_t j = i + 1; j < n; j++) {
             if (roots[i].valid && roots[j].valid && roots[i].pgd == roots[j].pgd &&
+                roots[i].pcid == roots[j].pcid &&
                 roots[i].page_role == roots[j].page_role) {
                 fprintf(stderr, "\nDIFFERENCE: root pgd %#" PRIx64 " role %#x is cached "
                         "twice (%zu, %zu)\n", roots[i].pgd, roots[i].page_role, i, j);

@@ -89,13 +89,16 @@ static void random_cr3(Fuzz *f, XmmuRegs *regs, unsigned levels)
         if (source_percent(s, 60)) {
             write_pdptes(f, regs);
         }
+    } else if (regs->cr4 & XMMU_CR4_PCIDE) {
+        regs->cr3 |= source_below(s, FUZZ_PCIDS);
     } else {
         regs->cr3 |= source_percent(s, 20) ? 0x18 : 0;
     }
 }
 
-/* Load CR3 for @levels into @regs and take them over with a flush. */
-static void load_cr3(Fuzz *f, Cpu *cpu, XmmuRegs *regs, unsigned levels)
+/* Load CR3 for @levels into @regs and take them over; with a flush, unless the mode is
+ * the same and the guest asks for none. */
+static void load_cr3(Fuzz *f, Cpu *cpu, XmmuRegs *regs, unsigned levels, bool same_mode)
 {
     unsigned before = fz_levels(cpu);
 
@@ -103,8 +106,12 @@ static void load_cr3(Fuzz *f, Cpu *cpu, XmmuRegs *regs, unsigned levels)
         fz_trace(f, "vCPU %u #GP: PDPTEs", cpu->index);
         return;
     }
-    fz_take_regs(f, cpu, regs);
-    fz_flush(f, cpu);
+    if (same_mode && source_percent(f->s, 60)) {
+        fz_mov_cr3(f, cpu, regs);
+    } else {
+        fz_take_regs(f, cpu, regs);
+        fz_flush(f, cpu);
+    }
     if (levels != before) {
         for (int i = 0; i < RECENT; i++) {
             cpu->recent[i] = fz_random_page(f, levels);
@@ -123,7 +130,7 @@ void fz_op_cr3(Fuzz *f, Cpu *cpu)
     if (source_percent(f->s, 75)) {
         random_cr3(f, &regs, levels);
     }
-    load_cr3(f, cpu, &regs, levels);
+    load_cr3(f, cpu, &regs, levels, true);
 }
 
 static uint64_t random_set(Source *s, const uint32_t *bits, unsigned n)
@@ -147,6 +154,7 @@ void fz_op_mode(Fuzz *f, Cpu *cpu)
     static const uint8_t modes[] = { 0, 2, 3, 4, 5, 2, 3, 4 };
     XmmuRegs regs = cpu->regs;
     unsigned levels = modes[source_below(s, sizeof(modes))];
+    unsigned allowed = f->limits->features;
 
     if (!(f->limits->modes & (1 << levels))) {
         return;
@@ -162,12 +170,13 @@ void fz_op_mode(Fuzz *f, Cpu *cpu)
     }
     if (levels >= 4) {
         regs.efer |= XMMU_EFER_LME | XMMU_EFER_LMA;
+        regs.cr4 |= allowed & FUZZ_PCID && source_percent(s, 60) ? XMMU_CR4_PCIDE : 0;
     }
     if (levels == 5) {
         regs.cr4 |= XMMU_CR4_LA57;
     }
     random_cr3(f, &regs, levels);
-    load_cr3(f, cpu, &regs, levels);
+    load_cr3(f, cpu, &regs, levels, false);
 }
 
 /* Bits that may change without a change of mode. */

@@ -74,7 +74,7 @@ void fz_print_setting(const Fuzz *f, const Cpu *cpu)
         fprintf(stderr, "  pdpte %#" PRIx64 " %#" PRIx64 " %#" PRIx64 " %#" PRIx64 "\n",
                 r->pdpte[0], r->pdpte[1], r->pdpte[2], r->pdpte[3]);
     }
-    fprintf(stderr, "  flushed at %" PRIu64 ", now %" PRIu64 "\n", cpu->flushed,
+    fprintf(stderr, "  flushed at %" PRIu64 ", now %" PRIu64 "\n", fz_flushed_at(cpu),
             f->world.now);
 }
 

@@ -76,6 +76,8 @@ static void one_op(Fuzz *f)
         fz_op_access(f, cpu);
     } else if (pick < 830) {
         write_somewhere(f, cpu);
+    } else if (pick < 840 && (allowed & FUZZ_PCID)) {
+        fz_op_invpcid(f, cpu);
     } else if (pick < 890) {
         fz_invlpg(f, cpu, cpu->recent[source_below(s, RECENT)]);
     } else if (pick < 940) {
