@@ -572,6 +572,14 @@ void xmmu_hw_translate_gpa(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, unsigned siz
     leave(vcpu);
 }
 
+/* L1's tables as they are, without a trace. */
+static bool map_for_debugger(XmmuVcpu *vcpu, gpa_t gpa, bool write,
+                             XmmuTablePage *page)
+{
+    return xmmu_guest_walk_debug(&vcpu->guest_mmu, gpa, xmmu_map_through_slots, &gpa) &&
+           xmmu_map_through_slots(vcpu, gpa, write, page);
+}
+
 bool xmmu_hw_translate_debug(XmmuVcpu *vcpu, gva_t gva, gpa_t *gpa)
 {
     const XmmuServices *services = vcpu->vm->services;
@@ -581,7 +589,13 @@ bool xmmu_hw_translate_debug(XmmuVcpu *vcpu, gva_t gva, gpa_t *gpa)
         gva &= 0xffffffff;
     }
     services->rcu_read_lock();
-    found = xmmu_guest_walk_debug(vcpu->walk_mmu, gva, xmmu_map_through_slots, gpa);
+    if (is_nested(vcpu)) {
+        found = xmmu_guest_walk_debug(vcpu->walk_mmu, gva, map_for_debugger, gpa) &&
+                xmmu_guest_walk_debug(&vcpu->guest_mmu, *gpa, xmmu_map_through_slots,
+                                      gpa);
+    } else {
+        found = xmmu_guest_walk_debug(vcpu->walk_mmu, gva, xmmu_map_through_slots, gpa);
+    }
     services->rcu_read_unlock();
     return found;
 }

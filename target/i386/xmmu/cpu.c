@@ -60,7 +60,7 @@ void xmmu_take_over_slow(CPUState *cs)
     if (pending & XMMU_PENDING_RESET) {
         xmmu_vcpu_reset(accel->vcpu);
     }
-    if ((pending & XMMU_PENDING_PDPTE) &&
+    if ((pending & XMMU_PENDING_PDPTE) && !(env->hflags2 & HF2_NPT_MASK) &&
         xmmu_is_pae_paging(env->cr[0], env->cr[4], env->efer)) {
         xmmu_read_pdptes(env, env->cr[3], accel->pdpte);
     }
@@ -73,7 +73,11 @@ void xmmu_take_over_slow(CPUState *cs)
                            pending & XMMU_PENDING_KEEP);
         return;
     }
-    xmmu_vcpu_set_regs(accel->vcpu, &accel->regs);
+    if (env->hflags2 & HF2_NPT_MASK) {
+        xmmu_take_over_l2(cs, &accel->regs, pending);
+    } else {
+        xmmu_vcpu_leave_nested(accel->vcpu, &accel->regs);
+    }
     if (pending & XMMU_PENDING_FLUSH) {
         xmmu_vcpu_flush_guest(accel->vcpu);
     }

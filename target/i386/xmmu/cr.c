@@ -107,8 +107,8 @@ void xmmu_do_invlpg(CPUX86State *env, vaddr addr)
     if (xmmu_lam_active(env)) {
         tlb_flush(cs);
     }
-    /* A guest of the guest: TCG's TLB is all that holds its translations. */
-    if (env->hflags2 & HF2_NPT_MASK) {
+    /* TCG's TLB is all that holds these translations. */
+    if (xmmu_parent_translates(env)) {
         return;
     }
     xmmu_take_over(cs);
@@ -263,7 +263,7 @@ void xmmu_read_pdptes(CPUX86State *env, uint64_t cr3, uint64_t pdpte[4])
 /*
  * Whether this write loads the PDPTE registers (Intel SDM vol. 3, 4.4.1).  With
  * EFER.LME, setting CR0.PG activates long mode instead.  Under nested paging the
- * PDPTEs are read during the walk (AMD APM vol. 2, 15.25.10), which is TCG's there.
+ * PDPTEs are read during the walk (AMD APM vol. 2, 15.25.10).
  */
 static bool loads_pdptes(CPUX86State *env, const XmmuRegs *old, int reg,
                          uint64_t value)

@@ -38,6 +38,7 @@ void xmmu_note_cr3(CPUX86State *env);
 void xmmu_note_cr4(CPUX86State *env, uint32_t cr4);
 void xmmu_note_efer(CPUX86State *env, uint64_t efer);
 void xmmu_note_smm(CPUX86State *env);
+void xmmu_note_vmrun(CPUX86State *env);
 void xmmu_note_loadvm(CPUX86State *env);
 void xmmu_do_invlpg(CPUX86State *env, vaddr addr);
 void xmmu_do_write_cr(CPUX86State *env, int reg, uint64_t value, uintptr_t ra);
@@ -82,6 +83,14 @@ static inline void xmmu_smm_changed(CPUX86State *env)
 {
     if (xmmu_enabled()) {
         xmmu_note_smm(env);
+    }
+}
+
+/* VMRUN with nested paging, before L2's registers are loaded. */
+static inline void xmmu_vmrun(CPUX86State *env)
+{
+    if (xmmu_enabled()) {
+        xmmu_note_vmrun(env);
     }
 }
 

@@ -27,8 +27,8 @@
 #define VMCB_INTERCEPTS_5       0x14
 #define INTERCEPT_INVPCID       (1u << 2)
 
-/* Without paging there is nothing to flush, and TCG does not.  Guests of the guest
- * are TCG's. */
+/* Without paging there is nothing to flush, and TCG does not.  For a guest of the
+ * guest with nested paging no table of ours depends on its PCIDs. */
 static bool load_flushes(CPUX86State *env)
 {
     return (env->cr[0] & CR0_PG_MASK) && !(env->hflags2 & HF2_NPT_MASK);
@@ -132,8 +132,8 @@ void helper_xmmu_invpcid(CPUX86State *env, target_ulong type, target_ulong addre
     check_operands(env, type, descriptor, ra);
 
     emptied = flush_tcg(env, type, descriptor[0], descriptor[1]);
-    /* A guest of the guest: TCG's TLB is all that holds its translations. */
-    if (env->hflags2 & HF2_NPT_MASK) {
+    /* TCG's TLB is all that holds these translations. */
+    if (xmmu_parent_translates(env)) {
         return;
     }
     xmmu_take_over(cs);

@@ -6,8 +6,8 @@
  * The hot path: an access that misses TCG's TLB is translated by the hardware
  * model, and ends in an entry of that TLB or in an exception of the guest.
  *
- * Physical accesses of the CPU itself and guests of a guest with nested paging
- * (SVM's NPT) are the parent class's.
+ * Physical accesses of the CPU itself are the parent class's, and those guests of a
+ * guest that nested.c leaves to it.
  */
 #include "qemu/osdep.h"
 #include "cpu.h"
@@ -50,7 +50,7 @@ bool xmmu_tlb_fill(CPUState *cs, vaddr addr, int size,
     XmmuHwResult result;
     XmmuAccess access;
 
-    if (unlikely(mmu_idx >= MMU_PHYS_IDX || (env->hflags2 & HF2_NPT_MASK))) {
+    if (unlikely(mmu_idx >= MMU_PHYS_IDX || xmmu_parent_translates(env))) {
         return xmmu_parent_tcg_ops->tlb_fill(cs, addr, size, access_type,
                                              mmu_idx, probe, ra);
     }
@@ -81,8 +81,11 @@ bool xmmu_tlb_fill(CPUState *cs, vaddr addr, int size,
     case XMMU_HW_NOMEM:
         xmmu_soft_out_of_memory(cs, ra);
     case XMMU_HW_NESTED_EXIT:
-        /* Guests of the guest with nested paging went to the parent above. */
-        g_assert_not_reached();
+        if (probe) {
+            env->error_code = result.exit.info;
+            return false;
+        }
+        xmmu_deliver_exit(env, &result.exit, ra);
     case XMMU_HW_EXCEPTION:
         break;
     }
@@ -104,7 +107,7 @@ hwaddr xmmu_get_phys_page_attrs_debug(CPUState *cs, vaddr addr,
     CPUX86State *env = cpu_env(cs);
     gpa_t gpa;
 
-    if ((env->hflags2 & HF2_NPT_MASK) || !cs->accel->vcpu ||
+    if (xmmu_parent_translates(env) || !cs->accel->vcpu ||
         !(qemu_cpu_is_self(cs) || cpu_is_stopped(cs))) {
         return x86_cpu_get_phys_page_attrs_debug(cs, addr, attrs);
     }

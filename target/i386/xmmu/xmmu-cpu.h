@@ -25,6 +25,7 @@ enum {
      * nothing. */
     XMMU_PENDING_PCID  = 1 << 4,
     XMMU_PENDING_KEEP  = 1 << 5,
+    XMMU_PENDING_VMRUN = 1 << 6,    /* with nested paging: L1 may have asked to flush */
 };
 
 /* CPUState.accel of a vCPU of xmmu. */
@@ -99,6 +100,18 @@ static inline bool xmmu_is_pae_paging(uint64_t cr0, uint64_t cr4, uint64_t efer)
 void xmmu_pcid_loading(CPUX86State *env);
 /* and was; @operand has bit 63 as the guest gave it. */
 void xmmu_pcid_loaded(CPUX86State *env, uint64_t operand);
+
+/* ---- nested.c -------------------------------------------------------------- */
+
+/* L2 runs, and the parent class's walker has to translate for it. */
+bool xmmu_parent_translates(CPUX86State *env);
+
+/* L2 runs under L1's nested paging, with these registers. */
+void xmmu_take_over_l2(CPUState *cs, const XmmuRegs *regs, uint8_t pending);
+
+/* Leaves L2: L1's tables do not allow its access. */
+G_NORETURN void xmmu_deliver_exit(CPUX86State *env, const XmmuNestedExit *exit,
+                                  uintptr_t ra);
 
 /* ---- tlb.c ---------------------------------------------------------------- */
 
