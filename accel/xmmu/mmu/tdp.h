@@ -61,6 +61,13 @@ void xmmu_tdp_finish_roots(XmmuVm *vm, XmmuTable *old[XMMU_AS_COUNT]);
  * a flush is owed.  mmu_lock for writing.
  */
 bool xmmu_tdp_write_protect_gfn(XmmuVm *vm, unsigned as_id, gfn_t gfn);
+/*
+ * The same for a range, under either side; with the read side it yields.  Whoever
+ * may make a leaf writable again in between decides that under the lock: the caller
+ * has let them know before.
+ */
+bool xmmu_tdp_write_protect_range(XmmuHold *hold, unsigned as_id, gfn_t gfn,
+                                  uint64_t npages);
 
 /*
  * @table has lost its place in the tree: freeze all below it for good, free it with

@@ -36,14 +36,6 @@ bool xmmu_tdp_detach(XmmuHold *hold, XmmuTable *table)
     return dirty;
 }
 
-/* Empty the entry where @iter stands, if it still holds anything. */
-static void remove_entry(XmmuTdpIter *iter)
-{
-    while (iter->old.raw && !xmmu_tdp_iter_set(iter, (XmmuSpte) { 0 })) {
-        /* Somebody was faster; look at what it is now. */
-    }
-}
-
 static bool is_leaf(const XmmuTdpIter *iter)
 {
     const XmmuHostFormat *format = iter->hold->vm->format;
@@ -52,32 +44,46 @@ static bool is_leaf(const XmmuTdpIter *iter)
            xmmu_spte_is_leaf(format, iter->old, iter->level);
 }
 
-/*
- * Cached MMIO goes with its table only: it is of no use since the generation has
- * moved on.  Of the tables inside the range only the lowest are cut off here, so that
- * one step never is long; those above stay, for they will be needed again.
- */
-static bool goes_with(const XmmuTdpIter *iter, gfn_t start, gfn_t end)
+/* Does the entry where @iter stands go in a pass at @level? */
+static bool goes(const XmmuTdpIter *iter, gfn_t start, gfn_t end, int level)
 {
-    return is_leaf(iter) ||
-           (iter->level == XMMU_LEVEL_2M && iter->gfn >= start &&
-            iter->gfn + xmmu_level_pages(iter->level) <= end);
+    return iter->old.raw &&
+           (is_leaf(iter) || (iter->level == level && iter->gfn >= start &&
+                              iter->gfn + xmmu_level_pages(level) <= end));
 }
 
-/* Nothing is left to do in a tree that was invalidated meanwhile. */
-static void zap_range(XmmuHold *hold, XmmuTable *root, gfn_t start, gfn_t end)
+/*
+ * One pass over [start, end): what lies in it wholly and hangs at @level goes, and
+ * leaves that touch it.  Cached MMIO goes with its table only: it is of no use since
+ * the generation has moved on.
+ */
+static void zap_pass(XmmuHold *hold, XmmuTable *root, gfn_t start, gfn_t end, int level)
 {
+    int lowest = level == XMMU_LEVEL_2M ? XMMU_LEVEL_4K : level;
+    bool valid = !xmmu_table_unlinked(root);
     XmmuTdpIter iter;
 
-    xmmu_tdp_iter_begin(&iter, hold, root, start, end, XMMU_LEVEL_4K);
+    xmmu_tdp_iter_begin(&iter, hold, root, start, end, lowest);
     while (xmmu_tdp_iter_next(&iter)) {
         if (xmmu_tdp_iter_yield(&iter)) {
-            if (xmmu_table_unlinked(root)) {
-                return;
+            if (valid && xmmu_table_unlinked(root)) {
+                return;         /* who invalidated it takes it apart */
             }
-        } else if (goes_with(&iter, start, end)) {
-            remove_entry(&iter);
+            continue;
         }
+        while (goes(&iter, start, end, level) &&
+               !xmmu_tdp_iter_set(&iter, (XmmuSpte) { 0 })) {
+            /* Somebody was faster; look at what it is now. */
+        }
+    }
+}
+
+/* From the lowest tables up, so that no step takes long: a table that is cut off has
+ * no tables below it. */
+static void zap_range(XmmuHold *hold, XmmuTable *root, gfn_t start, gfn_t end)
+{
+    for (int level = XMMU_LEVEL_2M; level <= root->role.level; level++) {
+        zap_pass(hold, root, start, end, level);
     }
 }
 
@@ -109,32 +115,14 @@ void xmmu_tdp_invalidate_roots(XmmuVm *vm, XmmuTable *old[XMMU_AS_COUNT])
     }
 }
 
-/* All entries at @level, and leaves above it. */
-static void remove_level(XmmuHold *hold, XmmuTable *root, int level)
-{
-    XmmuTdpIter iter;
-
-    xmmu_tdp_iter_begin(&iter, hold, root, 0, XMMU_NO_GFN, level);
-    while (xmmu_tdp_iter_next(&iter)) {
-        if (!xmmu_tdp_iter_yield(&iter) && (iter.level == level || is_leaf(&iter))) {
-            remove_entry(&iter);
-        }
-    }
-}
-
-/*
- * Nobody installs anything in an invalid tree: faults look at the root under the
- * lock.  From the lowest tables up, so that no step takes long.
- */
+/* Nobody installs anything in an invalid tree: faults look at the root under the
+ * lock.  What vCPUs had of it was flushed when it was invalidated. */
 static void take_apart(XmmuVm *vm, XmmuTable *root)
 {
     XmmuHold hold;
 
-    /* What vCPUs had of it was flushed when it was invalidated. */
     xmmu_read_lock(&hold, vm, NULL, XMMU_REASON_SLICE);
-    for (int level = XMMU_LEVEL_2M; level <= root->role.level; level++) {
-        remove_level(&hold, root, level);
-    }
+    zap_range(&hold, root, 0, XMMU_NO_GFN);
     xmmu_tdp_root_put(&hold, root);
     xmmu_read_unlock(&hold);
 }
@@ -150,29 +138,50 @@ void xmmu_tdp_finish_roots(XmmuVm *vm, XmmuTable *old[XMMU_AS_COUNT])
 
 /* ---- Write protection ---------------------------------------------------------- */
 
-bool xmmu_tdp_write_protect_gfn(XmmuVm *vm, unsigned as_id, gfn_t gfn)
+/* A leaf of one page loses the right to write, a larger one goes: the next fault
+ * makes small ones. */
+static XmmuSpte protected(const XmmuTdpIter *iter)
 {
-    XmmuTable *root = vm->tdp_root[as_id];
+    return iter->level > XMMU_LEVEL_4K
+           ? (XmmuSpte) { 0 }
+           : xmmu_spte_write_protected(iter->hold->vm->format, iter->old);
+}
+
+static bool write_protect(XmmuHold *hold, XmmuTable *root, gfn_t start, gfn_t end)
+{
+    const XmmuHostFormat *format = hold->vm->format;
     bool changed = false;
     XmmuTdpIter iter;
 
-    xmmu_assert_write_locked(vm);
-    if (!root) {
-        return false;
-    }
-    xmmu_tdp_iter_begin(&iter, &vm->writer, root, gfn, gfn + 1, XMMU_LEVEL_4K);
+    xmmu_tdp_iter_begin(&iter, hold, root, start, end, XMMU_LEVEL_4K);
     while (xmmu_tdp_iter_next(&iter)) {
-        if (!is_leaf(&iter)) {
+        if (xmmu_tdp_iter_yield(&iter)) {
             continue;
         }
-        if (iter.level > XMMU_LEVEL_4K) {
-            remove_entry(&iter);
-            changed = true;
+        while (is_leaf(&iter) && xmmu_spte_writable(format, iter.old)) {
+            changed |= xmmu_tdp_iter_set(&iter, protected(&iter));
         }
-        while (is_leaf(&iter) && xmmu_spte_writable(vm->format, iter.old)) {
-            changed |= xmmu_tdp_iter_set(&iter,
-                           xmmu_spte_write_protected(vm->format, iter.old));
-        }
+    }
+    return changed;
+}
+
+bool xmmu_tdp_write_protect_gfn(XmmuVm *vm, unsigned as_id, gfn_t gfn)
+{
+    XmmuTable *root = vm->tdp_root[as_id];
+
+    xmmu_assert_write_locked(vm);
+    return root && write_protect(&vm->writer, root, gfn, gfn + 1);
+}
+
+bool xmmu_tdp_write_protect_range(XmmuHold *hold, unsigned as_id, gfn_t gfn,
+                                  uint64_t npages)
+{
+    XmmuTable *root = xmmu_tdp_root_find(hold, as_id);
+    bool changed = false;
+
+    if (root) {
+        changed = write_protect(hold, root, gfn, gfn + npages);
+        xmmu_tdp_root_put(hold, root);
     }
     return changed;
 }
