@@ -163,8 +163,13 @@ static XmmuPfResult already_there(XmmuHold *hold, XmmuTable *table, unsigned ind
     if (!leaf->write || xmmu_spte_writable(format, old)) {
         return XMMU_PF_SPURIOUS;
     }
-    if (leaf->protect || (old.raw & XMMU_SPTE_HOST_RO)) {
-        return XMMU_PF_RETRY;           /* protected just now, or another slot's */
+    if (leaf->protect) {
+        return XMMU_PF_RETRY;           /* protected just now */
+    }
+    if (old.raw & XMMU_SPTE_HOST_RO) {
+        /* Of a slot that has been replaced.  Who did that is on his way here. */
+        xmmu_tdp_set(hold, table, index, old, (XmmuSpte) { 0 });
+        return XMMU_PF_RETRY;
     }
     return xmmu_tdp_set(hold, table, index, old, new) ? XMMU_PF_FIXED : XMMU_PF_RETRY;
 }
