@@ -111,7 +111,7 @@ bool xmmu_reclaim_for(XmmuVm *vm, size_t size)
     xmmu_count_shared(&vm->stats.reclaims, 1);
     do {
         if (!reclaim_one(vm)) {
-            return false;
+            return xmmu_reclaim_tdp(&vm->writer, size);
         }
     } while (!xmmu_mem_has_room(vm, size));
     return true;

@@ -313,6 +313,14 @@ static void load_tdp(XmmuMmu *mmu)
     xmmu_read_unlock(&hold);
 }
 
+/* For reclaim.c, which has no other way to see that a root is in use. */
+static void note_use(XmmuTable *table)
+{
+    if (!__atomic_load_n(&table->referenced, __ATOMIC_RELAXED)) {
+        __atomic_store_n(&table->referenced, true, __ATOMIC_RELAXED);
+    }
+}
+
 static void switch_to(XmmuMmu *mmu, const XmmuCachedRoot *key)
 {
     XmmuStats *stats = &mmu->vcpu->stats;
@@ -329,6 +337,7 @@ static void switch_to(XmmuMmu *mmu, const XmmuCachedRoot *key)
         return;
     }
     xmmu_count(&stats->root_hits);
+    note_use(mmu->root.table);
     if (!pay(mmu, mmu->root.owed.left_at)) {
         xmmu_count(&stats->flushes_avoided);
     }

@@ -119,10 +119,7 @@ static XmmuTable *new_table(XmmuHold *hold, gfn_t gfn, XmmuPageRole role)
     XmmuVm *vm = hold->vm;
     XmmuTable *table;
 
-    /* Nobody makes room among TDP tables yet. */
-    if (role.tdp) {
-        xmmu_count_shared(&vm->stats.table_bytes, xmmu_table_bytes(role));
-    } else if (!xmmu_mem_charge(vm, xmmu_table_bytes(role))) {
+    if (!xmmu_mem_charge(vm, xmmu_table_bytes(role))) {
         return NULL;
     }
     table = allocate(vm, xmmu_guest_copy_size(role));

@@ -34,7 +34,8 @@ struct XmmuTable {
     bool dead;                  /* and empty; only roots hold it */
     bool referenced;            /* atomic: its root was loaded since it was looked at */
     uint64_t generation;        /* of the VM, when it was made */
-    uint64_t used_by;           /* XmmuVm.fault_serial of the last fault through it */
+    uint64_t used_by;           /* the last fault through it: XmmuVm.fault_serial; in
+                                   TDP trees, atomic: XmmuVm.lru_epoch */
 
     /* Indirect tables, and the PDPTEs of a PAE root: the guest's entries as our
      * entries were made from them. */

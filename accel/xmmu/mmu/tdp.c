@@ -13,8 +13,12 @@
  * that gets into a table that has left the tree ends, and is taken again.
  */
 #include "flush.h"
+#include "reclaim.h"
 #include "shadow.h"
 #include "tdp.h"
+
+/* Times that tables are given up for one fault: others may take what was freed. */
+#define NOMEM_RETRIES 16
 
 /* ---- Roots -------------------------------------------------------------------- */
 
@@ -140,9 +144,13 @@ static XmmuTable *add_table(XmmuHold *hold, XmmuTable *table, unsigned index,
 {
     XmmuTable *child = xmmu_table_new_child(hold, table, index);
 
-    if (!child || xmmu_tdp_set(hold, table, index, old,
-                               xmmu_spte_table(hold->vm->format,
-                                               xmmu_table_hpa(child), false))) {
+    if (!child) {
+        return NULL;
+    }
+    xmmu_reclaim_note(child);
+    if (xmmu_tdp_set(hold, table, index, old,
+                     xmmu_spte_table(hold->vm->format, xmmu_table_hpa(child), false))) {
+        xmmu_reclaim_made_one(hold->vm);
         return child;
     }
     xmmu_table_discard(hold, child);
@@ -186,6 +194,7 @@ static XmmuPfResult map(XmmuHold *hold, XmmuTable *table, const TdpLeaf *leaf)
         bool raced = false;
         XmmuSpte old;
 
+        xmmu_reclaim_note(table);
         if (!xmmu_tdp_read(table, index, &old)) {
             return XMMU_PF_RETRY;       /* the table has left the tree */
         }
@@ -301,18 +310,12 @@ static bool beyond_tree(XmmuPageRole root, gpa_t gpa)
     return gpa >> XMMU_PAGE_SHIFT >= xmmu_level_pages(root.level + 1);
 }
 
-XmmuPfResult xmmu_tdp_fault(XmmuVcpu *vcpu, XmmuFault *fault)
+static XmmuPfResult fault_once(XmmuVcpu *vcpu, XmmuFault *fault)
 {
     XmmuPfResult result;
     XmmuTable *root;
     XmmuHold hold;
 
-    if (beyond_tree(vcpu->mmu->root.role, fault->tdp_gpa)) {
-        fault->gpa = fault->tdp_gpa;
-        fault->prot = XMMU_PROT_RWX;
-        fault->mmio = true;
-        return xmmu_count_fault(vcpu, XMMU_PF_EMULATE);
-    }
     xmmu_read_lock(&hold, vcpu->vm, vcpu, XMMU_REASON_GUEST);
     root = current_root(&hold, vcpu);
     result = root ? fault_locked(&hold, root, fault) : XMMU_PF_NOMEM;
@@ -321,6 +324,26 @@ XmmuPfResult xmmu_tdp_fault(XmmuVcpu *vcpu, XmmuFault *fault)
         xmmu_write_lock(vcpu->vm, XMMU_REASON_GUEST);
         result = tracked_write(vcpu, fault);
         xmmu_write_unlock(vcpu->vm);
+    }
+    return result;
+}
+
+XmmuPfResult xmmu_tdp_fault(XmmuVcpu *vcpu, XmmuFault *fault)
+{
+    XmmuPfResult result;
+
+    if (beyond_tree(vcpu->mmu->root.role, fault->tdp_gpa)) {
+        fault->gpa = fault->tdp_gpa;
+        fault->prot = XMMU_PROT_RWX;
+        fault->mmio = true;
+        return xmmu_count_fault(vcpu, XMMU_PF_EMULATE);
+    }
+    result = fault_once(vcpu, fault);
+    for (int i = 0; i < NOMEM_RETRIES && result == XMMU_PF_NOMEM; i++) {
+        if (!xmmu_reclaim_for_tdp_fault(vcpu)) {
+            break;
+        }
+        result = fault_once(vcpu, fault);
     }
     return xmmu_count_fault(vcpu, result);
 }

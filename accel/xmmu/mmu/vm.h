@@ -88,6 +88,8 @@ struct XmmuVm {
     GQueue obsolete;            /* nobody finds them any more; taken down in slices */
     uint64_t generation;        /* read without the lock: tables of others are stale */
     uint64_t fault_serial;      /* of the fault that holds the lock, see reclaim.c */
+    uint64_t lru_epoch;         /* atomic; of TDP tables, see tdp_reclaim.c */
+    uint64_t lru_made;          /* atomic; TDP tables made so far */
     XmmuReserve reserve;
     unsigned held_zaps;         /* entries removed since the lock was taken */
 
