@@ -76,12 +76,15 @@ static void hmp_info_xmmu(Monitor *mon, const QDict *qdict)
     if (hmp_handle_error(mon, err)) {
         return;
     }
-    monitor_printf(mon, "engine %s, %s%s, huge pages %s, %u previous roots%s\n",
+    monitor_printf(mon,
+                   "engine %s, %s%s, huge pages %s%s, %u previous roots%s\n",
                    XmmuEngine_str(status->engine),
                    status->tdp ? "two-dimensional paging in format "
                                : "shadow paging",
                    status->tdp ? XmmuPtFormat_str(status->pt_format) : "",
-                   status->huge_pages ? "on" : "off", status->prev_roots,
+                   status->huge_pages ? "on" : "off",
+                   status->nx_huge_pages ? " but not executable" : "",
+                   status->prev_roots,
                    status->verify ? ", verified" : "");
     print_stats(mon, "", status->stats);
     for (XmmuVcpuStatusList *v = status->vcpus; v; v = v->next) {

@@ -44,6 +44,7 @@ typedef struct XmmuMemory {
 
 typedef struct XmmuState {
     XmmuEngine engine;          /* what was asked for; after init, what runs */
+    XmmuNxHugePages nx_huge_pages;      /* what was asked for */
     bool verify;
     XmmuConfig config;
     XmmuVm *vm;
@@ -61,6 +62,9 @@ extern XmmuState xmmu_state;
 /* memory.c */
 void xmmu_memory_listen(XmmuMemory *memory, XmmuVm *vm, unsigned as_id,
                         AddressSpace *as, const char *name);
+
+/* nx-recovery.c: from now on @vm's pages become huge again at their time. */
+void xmmu_nx_recovery_start(XmmuVm *vm);
 
 /* target/i386/xmmu */
 void xmmu_cpu_reset(CPUState *cs);

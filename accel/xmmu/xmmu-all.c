@@ -22,6 +22,7 @@
 
 #define DEV_XMMU "/dev/xmmu"
 #define DEFAULT_PREV_ROOTS 3
+#define DEFAULT_NX_RATIO 60
 
 XmmuState xmmu_state;
 bool xmmu_allowed;
@@ -108,6 +109,69 @@ static void set_table_memory(Object *obj, Visitor *v, const char *name,
     visit_type_size(v, name, &xmmu_state.config.table_memory, errp);
 }
 
+static int get_nx_huge_pages(Object *obj, Error **errp)
+{
+    return xmmu_state.nx_huge_pages;
+}
+
+static void set_nx_huge_pages(Object *obj, int value, Error **errp)
+{
+    xmmu_state.nx_huge_pages = value;
+}
+
+/* The core's strategies by the names that users know. */
+static const XmmuNxStrategy nx_strategies[] = {
+    [XMMU_NX_RECOVERY_RANGE] = XMMU_NX_RANGE,
+    [XMMU_NX_RECOVERY_PRECISE] = XMMU_NX_PRECISE,
+    [XMMU_NX_RECOVERY_PROMOTE] = XMMU_NX_PROMOTE,
+};
+QEMU_BUILD_BUG_ON(ARRAY_SIZE(nx_strategies) != XMMU_NX_RECOVERY__MAX);
+
+static int get_nx_recovery(Object *obj, Error **errp)
+{
+    int i = 0;
+
+    while (nx_strategies[i] != xmmu_state.config.nx_strategy) {
+        i++;
+    }
+    return i;
+}
+
+static void set_nx_recovery(Object *obj, int value, Error **errp)
+{
+    xmmu_state.config.nx_strategy = nx_strategies[value];
+}
+
+static void add_nx_properties(ObjectClass *oc)
+{
+    object_class_property_add_enum(oc, "nx-huge-pages", "XmmuNxHugePages",
+                                   &XmmuNxHugePages_lookup,
+                                   get_nx_huge_pages, set_nx_huge_pages);
+    object_class_property_set_description(oc, "nx-huge-pages",
+        "Make pages above 4 KiB not executable: off, auto (where the CPU that "
+        "executes the guest needs it) or force");
+
+    object_class_property_add_uint32_ptr(oc, "nx-huge-pages-recovery-ratio",
+                                         &xmmu_state.config.nx_ratio,
+                                         OBJ_PROP_FLAG_READWRITE);
+    object_class_property_set_description(oc, "nx-huge-pages-recovery-ratio",
+        "In each period, make 1/N of the pages that fetches split huge again; "
+        "0: none");
+
+    object_class_property_add_uint32_ptr(oc, "nx-huge-pages-recovery-period-ms",
+                                         &xmmu_state.config.nx_period_ms,
+                                         OBJ_PROP_FLAG_READWRITE);
+    object_class_property_set_description(oc, "nx-huge-pages-recovery-period-ms",
+        "Milliseconds of a period; 0: an hour divided by the ratio");
+
+    object_class_property_add_enum(oc, "nx-huge-pages-recovery", "XmmuNxRecovery",
+                                   &XmmuNxRecovery_lookup,
+                                   get_nx_recovery, set_nx_recovery);
+    object_class_property_set_description(oc, "nx-huge-pages-recovery",
+        "How a page becomes huge again: promote (in place), precise or range "
+        "(unmapped, for the next access)");
+}
+
 static bool get_verify(Object *obj, Error **errp)
 {
     return xmmu_state.verify;
@@ -154,6 +218,8 @@ static void add_properties(ObjectClass *oc)
         "Host memory that page tables may take; 0: a fiftieth of the guest's memory, "
         "at least 128 MiB");
 
+    add_nx_properties(oc);
+
     object_class_property_add_bool(oc, "verify", get_verify, set_verify);
     object_class_property_set_description(oc, "verify",
         "Compare each translation with QEMU's own page walker and stop at the "
@@ -168,12 +234,15 @@ static void xmmu_accel_instance_init(Object *obj)
 {
     xmmu_state = (XmmuState) {
         .engine = XMMU_ENGINE_AUTO,
+        .nx_huge_pages = XMMU_NX_HUGE_PAGES_AUTO,
         .config = {
             .tdp = true,
             .tdp_format = XMMU_TDP_NPT,
             .tdp_levels = 4,
             .huge_pages = true,
             .prev_roots = DEFAULT_PREV_ROOTS,
+            .nx_strategy = XMMU_NX_PROMOTE,
+            .nx_ratio = DEFAULT_NX_RATIO,
         },
     };
 }
@@ -271,6 +340,9 @@ static int xmmu_init_machine(MachineState *ms)
     if (!settle_table_memory(ms)) {
         return -EINVAL;
     }
+    /* auto asks for a host CPU with the problem; the hardware model has no iTLB. */
+    xmmu_state.config.nx_huge_pages =
+        xmmu_state.nx_huge_pages == XMMU_NX_HUGE_PAGES_FORCE;
     xmmu_state.vm = xmmu_vm_new(&xmmu_state.config, &xmmu_soft_services,
                                 &xmmu_state);
     if (!xmmu_state.vm) {
@@ -279,6 +351,7 @@ static int xmmu_init_machine(MachineState *ms)
     }
     xmmu_memory_listen(&xmmu_state.memory[XMMU_AS_NORMAL], xmmu_state.vm,
                        XMMU_AS_NORMAL, &address_space_memory, "xmmu");
+    xmmu_nx_recovery_start(xmmu_state.vm);
     qemu_register_reset(system_reset, NULL);
     qemu_add_vm_change_state_handler(run_state_changed, NULL);
     return 0;
@@ -322,6 +395,11 @@ static XmmuStatus *xmmu_query(void)
     status->verify = xmmu_state.verify;
     status->huge_pages = xmmu_state.config.huge_pages;
     status->prev_roots = xmmu_state.config.prev_roots;
+    status->nx_huge_pages = xmmu_state.config.nx_huge_pages;
+    status->nx_huge_pages_recovery = get_nx_recovery(NULL, NULL);
+    status->nx_huge_pages_recovery_ratio = xmmu_state.config.nx_ratio;
+    status->nx_huge_pages_recovery_period_ms =
+        xmmu_nx_period_ms(&xmmu_state.config);
     xmmu_vm_stats(xmmu_state.vm, &stats);
     status->stats = xmmu_stats_to_qobject(&stats);
     CPU_FOREACH(cpu) {

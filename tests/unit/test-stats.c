@@ -25,7 +25,7 @@ static void test_descriptions(void)
         }
         gauges += d->gauge;
     }
-    g_assert_cmpuint(gauges, ==, 6);
+    g_assert_cmpuint(gauges, ==, 7);
 }
 
 /* A vCPU's counts are part of the VM's, and stay when it goes. */

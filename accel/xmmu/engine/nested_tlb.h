@@ -77,13 +77,22 @@ static inline uint64_t xmmu_nested_tlb_find(XmmuNestedTlb *tlb, gpa_t gpa, bool 
            ? entry->page : 0;
 }
 
-/* @hpa: the host address of @gpa's 4 KiB page; @level: of the leaf that maps it. */
+/*
+ * @hpa: the host address of @gpa's 4 KiB page; @level: of the leaf that maps it.
+ *
+ * A leaf may have been split since it was remembered.  That takes no right away, but
+ * the small leaf may have one more (execution), and the large entry would hide it.
+ */
 static inline void xmmu_nested_tlb_insert(XmmuNestedTlb *tlb, gpa_t gpa, bool smm,
                                           int level, hpa_t hpa, uint8_t prot)
 {
     unsigned shift = level == XMMU_LEVEL_4K ? XMMU_PAGE_SHIFT : 21;
     hpa_t offset = gpa & (((gpa_t)1 << shift) - 1) & XMMU_PAGE_MASK;
+    XmmuNestedTlbEntry *large = xmmu_nested_tlb_slot(tlb, gpa, 21);
 
+    if (shift != 21 && large->tag == xmmu_nested_tlb_tag(gpa, 21, smm)) {
+        large->tag = 0;
+    }
     *xmmu_nested_tlb_slot(tlb, gpa, shift) = (XmmuNestedTlbEntry) {
         .tag = xmmu_nested_tlb_tag(gpa, shift, smm),
         .page = (hpa - offset) | prot,

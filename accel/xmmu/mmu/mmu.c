@@ -12,6 +12,7 @@
 #include "flush.h"
 #include "mem.h"
 #include "nested.h"
+#include "nx_huge.h"
 #include "roots.h"
 #include "shadow.h"
 #include "tdp.h"
@@ -21,6 +22,7 @@ static void free_parts(XmmuVm *vm)
 {
     xmmu_reserve_cleanup(vm);
     xmmu_slots_cleanup(vm);
+    xmmu_nx_cleanup(vm);
     if (vm->arena) {
         xmmu_arena_free(vm->arena);
     }
@@ -54,6 +56,7 @@ XmmuVm *xmmu_vm_new(const XmmuConfig *config, const XmmuServices *services,
     vm->vcpus = g_ptr_array_new();
     g_queue_init(&vm->shadow_tables);
     g_queue_init(&vm->obsolete);
+    xmmu_nx_init(vm);
     vm->arena = xmmu_arena_new(services, opaque);
     if (!xmmu_slots_init(vm) || !vm->arena) {
         free_parts(vm);

@@ -74,6 +74,13 @@ typedef enum XmmuTdpFormat {
 
 #define XMMU_PREV_ROOTS_MAX 16
 
+/* How what a fetch split becomes a huge page again, see nx_huge.c. */
+typedef enum XmmuNxStrategy {
+    XMMU_NX_PROMOTE,            /* put a huge leaf in the table's place */
+    XMMU_NX_PRECISE,            /* zap the one entry that points to the table */
+    XMMU_NX_RANGE,              /* zap what the table maps, from the root */
+} XmmuNxStrategy;
+
 typedef struct XmmuConfig {
     bool tdp;                   /* two-dimensional paging, else shadow paging */
     XmmuTdpFormat tdp_format;
@@ -82,6 +89,10 @@ typedef struct XmmuConfig {
     unsigned prev_roots;        /* cached roots beside the current one, 0..MAX */
     uint64_t table_memory;      /* bytes that tables may take, 0 = default; at least
                                    xmmu_table_memory_floor() */
+    bool nx_huge_pages;         /* TDP: only leaves of 4 KiB are executable */
+    XmmuNxStrategy nx_strategy;
+    uint32_t nx_ratio;          /* recover 1/ratio of the list in a period, 0 = none */
+    uint32_t nx_period_ms;      /* 0: such that all have been recovered in an hour */
 } XmmuConfig;
 
 #define XMMU_TABLE_MEMORY_DEFAULT ((uint64_t)128 << 20)
@@ -104,6 +115,7 @@ const XmmuConfig *xmmu_vm_config(const XmmuVm *vm);
 
 enum {
     XMMU_REGION_READONLY = 1 << 0,      /* writes leave the fast path: ROM */
+    XMMU_REGION_LOG_DIRTY = 1 << 1,     /* leaves of 4 KiB only (TDP: at once) */
 };
 
 /* A run of guest frames with host memory behind it. */
@@ -125,6 +137,20 @@ bool xmmu_vm_set_memory(XmmuVm *vm, unsigned as_id, const XmmuRegion *regions,
 
 /* Forget every translation (loadvm, a debugger that rewrote guest tables). */
 void xmmu_vm_zap_all(XmmuVm *vm);
+
+/* ---- Huge pages ------------------------------------------------------ */
+
+/*
+ * What the QEMU glue (or a test) calls from time to time, from any thread and with
+ * no lock held.  Each looks at the oldest tables that stand where a huge page could
+ * if nothing had been fetched there, by the strategy in the configuration, and
+ * returns how many of them are gone.
+ */
+uint64_t xmmu_vm_nx_recover(XmmuVm *vm, uint64_t count);
+/* As many as are due in one period: 1/nx_ratio of them, rounded up. */
+uint64_t xmmu_vm_nx_recover_due(XmmuVm *vm);
+/* Milliseconds of a period; 0: nothing is ever to be recovered. */
+uint32_t xmmu_nx_period_ms(const XmmuConfig *config);
 
 /* ---- vCPU ------------------------------------------------------------ */
 
@@ -347,7 +373,11 @@ XmmuPfResult xmmu_tdp_fault(XmmuVcpu *vcpu, XmmuFault *fault);
     X(flushes,         "flushes of all vCPUs ordered by the MMU") \
     X(zaps,            "present entries removed by the MMU") \
     X(reclaims,        "times that tables had to go to make room for others") \
-    X(reclaimed_tables, "tables that went because of that")
+    X(reclaimed_tables, "tables that went because of that") \
+    X(splits,          "huge leaves split in place") \
+    X(promotions,      "tables replaced in place by a huge leaf") \
+    X(nx_faults,       "fetches that had to split a huge page or could not get one") \
+    X(nx_recovered,    "tables recovered of those that fetches had split")
 
 #define XMMU_GAUGES(X) \
     X(tables,          "table pages now in use") \
@@ -355,6 +385,7 @@ XmmuPfResult xmmu_tdp_fault(XmmuVcpu *vcpu, XmmuFault *fault);
     X(pages_4k,        "leaf entries of 4 KiB") \
     X(pages_2m,        "leaf entries of 2 MiB") \
     X(pages_1g,        "leaf entries of 1 GiB") \
+    X(nx_lpage_splits, "tables in the place of a huge page because of a fetch") \
     X(zap_hold_max,    "most entries of shadow tables removed in one hold of mmu_lock")
 
 typedef struct XmmuStats {

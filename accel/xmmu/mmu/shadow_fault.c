@@ -104,6 +104,7 @@ static bool can_encode(const ShadowFault *f)
            f->vcpu->vm->format->user;
 }
 
+/* What is executable is small where huge pages must not be, see nx_huge.h. */
 static int leaf_level(const ShadowFault *f)
 {
     XmmuVm *vm = f->vcpu->vm;
@@ -111,6 +112,7 @@ static int leaf_level(const ShadowFault *f)
     bool linear = f->walk->level == 0 || f->walk->page_shift >= 21;
 
     if (!f->slot || !linear || !vm->config.huge_pages ||
+        (vm->config.nx_huge_pages && (f->access & XMMU_ACC_EXEC)) ||
         f->mmu->role.a20_masked ||
         xmmu_track_splits(vm, xmmu_slot_hpa(f->slot, gfn) >> XMMU_PAGE_SHIFT)) {
         return XMMU_LEVEL_4K;

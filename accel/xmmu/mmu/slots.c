@@ -16,6 +16,7 @@
 #include "shadow.h"
 #include "slots.h"
 #include "tdp.h"
+#include "tdp_split.h"
 #include "vm.h"
 
 static XmmuSlots *current_slots(XmmuVm *vm, unsigned as_id)
@@ -70,6 +71,9 @@ int xmmu_slot_max_level(const XmmuRegion *slot, gfn_t gfn, int limit)
 {
     int level = XMMU_LEVEL_4K;
 
+    if (slot->flags & XMMU_REGION_LOG_DIRTY) {
+        return level;
+    }
     while (level < limit && fits_level(slot, gfn, level + 1)) {
         level++;
     }
@@ -157,9 +161,22 @@ static void zap_gfns(XmmuVm *vm, unsigned as_id, const XmmuRegion *old, gfn_t gf
     xmmu_shadow_zap_frames(vm, xmmu_slot_hpa(old, gfn) >> XMMU_PAGE_SHIFT, npages);
 }
 
+/* Logging changes the size of pages, but takes nothing away. */
 static bool same_backing(const XmmuRegion *a, const XmmuRegion *b, gfn_t gfn)
 {
-    return a->flags == b->flags && xmmu_slot_hpa(a, gfn) == xmmu_slot_hpa(b, gfn);
+    return !((a->flags ^ b->flags) & ~XMMU_REGION_LOG_DIRTY) &&
+           xmmu_slot_hpa(a, gfn) == xmmu_slot_hpa(b, gfn);
+}
+
+/* Pages of the range are to be small from now on, or may be large again. */
+static void resize_gfns(XmmuVm *vm, unsigned as_id, bool small, gfn_t gfn,
+                        uint64_t npages)
+{
+    if (small) {
+        xmmu_tdp_split_range(vm, as_id, gfn, npages, XMMU_LEVEL_4K);
+    } else if (vm->config.huge_pages) {
+        xmmu_tdp_promote_range(vm, as_id, gfn, npages);
+    }
 }
 
 /* Zap the parts of @old that @new does not back by the same frames.  True: there are
@@ -184,6 +201,9 @@ static bool zap_changed(XmmuVm *vm, unsigned as_id, const XmmuRegion *old,
         if (!same_backing(old, region, pos)) {
             zap_gfns(vm, as_id, old, pos, next - pos);
             changed = true;
+        } else if ((old->flags ^ region->flags) & XMMU_REGION_LOG_DIRTY) {
+            resize_gfns(vm, as_id, region->flags & XMMU_REGION_LOG_DIRTY, pos,
+                        next - pos);
         }
     }
     return changed;

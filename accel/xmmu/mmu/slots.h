@@ -47,7 +47,8 @@ uint32_t xmmu_slots_generation(XmmuVm *vm, unsigned as_id);
 
 /*
  * The largest level at which @gfn can be mapped with one leaf: the whole guest
- * range lies in the slot and the host frames are aligned alike.
+ * range lies in the slot, whose writes are not logged, and the host frames are
+ * aligned alike.
  */
 int xmmu_slot_max_level(const XmmuRegion *slot, gfn_t gfn, int limit);
 

@@ -70,6 +70,21 @@ XmmuSpte xmmu_spte_mmio(const XmmuHostFormat *format, uint32_t generation,
     };
 }
 
+XmmuSpte xmmu_spte_part(const XmmuHostFormat *format, XmmuSpte huge, int level,
+                        unsigned index)
+{
+    uint64_t size = xmmu_level_pages(level - 1) << XMMU_PAGE_SHIFT;
+    uint64_t raw = huge.raw + index * size;
+
+    g_assert(level > XMMU_LEVEL_4K && (huge.raw & format->large));
+    return (XmmuSpte) { level - 1 == XMMU_LEVEL_4K ? raw & ~format->large : raw };
+}
+
+XmmuSpte xmmu_spte_executable(const XmmuHostFormat *format, XmmuSpte leaf)
+{
+    return (XmmuSpte) { (leaf.raw & ~format->no_exec) | format->exec };
+}
+
 uint8_t xmmu_spte_access(const XmmuHostFormat *format, XmmuSpte spte)
 {
     uint8_t access = 0;

@@ -46,6 +46,12 @@ XmmuSpte xmmu_spte_table(const XmmuHostFormat *format, hpa_t table, bool pae_roo
 XmmuSpte xmmu_spte_mmio(const XmmuHostFormat *format, uint32_t generation,
                         uint8_t access);
 
+/* Of the 512 leaves that @huge at @level can be split into, the one at @index: same
+ * rights, same A and D. */
+XmmuSpte xmmu_spte_part(const XmmuHostFormat *format, XmmuSpte huge, int level,
+                        unsigned index);
+XmmuSpte xmmu_spte_executable(const XmmuHostFormat *format, XmmuSpte leaf);
+
 uint8_t xmmu_spte_access(const XmmuHostFormat *format, XmmuSpte spte);
 
 static inline bool xmmu_spte_is_mmio(const XmmuHostFormat *format, XmmuSpte spte)

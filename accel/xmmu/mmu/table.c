@@ -281,7 +281,6 @@ static void entry_removed(XmmuHold *hold, XmmuTable *table, XmmuSpte *sptep,
 {
     bool leaf = xmmu_spte_is_leaf(hold->vm->format, spte, table->role.level);
 
-    XMMU_HOLD_COUNT(hold, zaps, 1);
     if (leaf) {
         count_leaf(hold, table->role.level, -1);
     }
@@ -359,6 +358,8 @@ static void entry_changed(XmmuHold *hold, XmmuTable *table, XmmuSpte *sptep,
     }
     if (is) {
         entry_added(hold, table, sptep, new);
+    } else if (was) {
+        XMMU_HOLD_COUNT(hold, zaps, 1);
     }
 }
 
@@ -462,6 +463,7 @@ XmmuSpte xmmu_tdp_kill(XmmuHold *hold, XmmuTable *table, unsigned index)
     /* The flush that its link's removal owes covers this entry. */
     if (xmmu_spte_present(hold->vm->format, old)) {
         entry_removed(hold, table, sptep, old);
+        XMMU_HOLD_COUNT(hold, zaps, 1);
         xmmu_check_accounted(hold, table, index, old, (XmmuSpte) { XMMU_SPTE_FROZEN });
     }
     return old;

@@ -20,6 +20,13 @@
 #include "role.h"
 #include "spte.h"
 
+/* Has the table to do with XmmuVm.nx? */
+typedef enum XmmuNxState {
+    XMMU_NX_STATE_NONE,
+    XMMU_NX_STATE_LISTED,
+    XMMU_NX_STATE_GONE,         /* unlinked: not ever again */
+} XmmuNxState;
+
 struct XmmuTable {
     XmmuSpte *spt;              /* XMMU_ENTRIES entries, page aligned */
     XmmuPageRole role;
@@ -48,6 +55,9 @@ struct XmmuTable {
      * table hung, also after it was removed; see xmmu_tdp_table_live(). */
     XmmuSpte *ptep;             /* the entry that points here; NULL: a root */
     XmmuTable *root;            /* of the tree; itself for a root */
+    bool died_dirty;            /* some leaf below was dirty when it lost its place */
+    XmmuNxState nx_state;       /* of the next; XmmuVm.nx has the lock */
+    GList nx_link;              /* in XmmuVm.nx, see nx_huge.h */
 
     XmmuTable *hash_next;
     XmmuTable *todo;            /* tables listed before they are handled */

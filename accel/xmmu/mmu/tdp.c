@@ -13,9 +13,11 @@
  * that gets into a table that has left the tree ends, and is taken again.
  */
 #include "flush.h"
+#include "nx_huge.h"
 #include "reclaim.h"
 #include "shadow.h"
 #include "tdp.h"
+#include "tdp_split.h"
 
 /* Times that tables are given up for one fault: others may take what was freed. */
 #define NOMEM_RETRIES 16
@@ -109,7 +111,6 @@ static XmmuTable *current_root(XmmuHold *hold, XmmuVcpu *vcpu)
 
 /* ---- Faults ------------------------------------------------------------------- */
 
-/* Another fault was first, or the entry only needs to be looked at again. */
 /* What to put at the end of a path: RAM by the slot, or cached MMIO. */
 typedef struct TdpLeaf {
     const XmmuRegion *slot;     /* NULL: MMIO */
@@ -117,24 +118,34 @@ typedef struct TdpLeaf {
     int max_level;
     bool write;
     bool protect;               /* a table that we shadow for L2: no W */
+    bool split;                 /* larger leaves in the way are to be split: */
+    int nx_level;               /* a fetch; up to this level only that forbids them */
 } TdpLeaf;
+
+XmmuSpte xmmu_tdp_leaf(XmmuVm *vm, const XmmuRegion *slot, gfn_t gfn, int level,
+                       bool dirty)
+{
+    XmmuLeaf ram = {
+        .hpa = xmmu_slot_hpa(slot, gfn & ~(xmmu_level_pages(level) - 1)),
+        .level = level,
+        .access = xmmu_nx_leaf_access(vm, level, XMMU_ACC_ALL),
+        .host_ro = slot->flags & XMMU_REGION_READONLY,
+        .dirty = dirty,
+    };
+
+    return xmmu_spte_leaf(vm->format, &ram);
+}
 
 static XmmuSpte encode(XmmuVm *vm, const TdpLeaf *leaf, const XmmuTable *table)
 {
-    int level = table->role.level;
-    XmmuLeaf ram = {
-        .level = level,
-        .access = leaf->protect ? XMMU_ACC_ALL & ~XMMU_ACC_WRITE : XMMU_ACC_ALL,
-        .dirty = leaf->write,
-    };
+    XmmuSpte ram;
 
     if (!leaf->slot) {
         return xmmu_spte_mmio(vm->format, xmmu_slots_generation(vm,
                               xmmu_role_as(table->role)), XMMU_ACC_ALL);
     }
-    ram.hpa = xmmu_slot_hpa(leaf->slot, leaf->gfn & ~(xmmu_level_pages(level) - 1));
-    ram.host_ro = leaf->slot->flags & XMMU_REGION_READONLY;
-    return xmmu_spte_leaf(vm->format, &ram);
+    ram = xmmu_tdp_leaf(vm, leaf->slot, leaf->gfn, table->role.level, leaf->write);
+    return leaf->protect ? xmmu_spte_write_protected(vm->format, ram) : ram;
 }
 
 /* Link a new table at @index of @table, which holds @old; NULL: no memory, or
@@ -182,36 +193,47 @@ static XmmuPfResult already_there(XmmuHold *hold, XmmuTable *table, unsigned ind
     return xmmu_tdp_set(hold, table, index, old, new) ? XMMU_PF_FIXED : XMMU_PF_RETRY;
 }
 
-/* Build the path and put the leaf at the highest level that allows it: where
- * small pages were mapped before, their tables stay. */
+/*
+ * Build the path and put the leaf at the highest level that allows it: where
+ * small pages were mapped before, their tables stay.
+ */
 static XmmuPfResult map(XmmuHold *hold, XmmuTable *table, const TdpLeaf *leaf)
 {
     const XmmuHostFormat *format = hold->vm->format;
+    bool fixed = false;
 
     for (;;) {
         int level = table->role.level;
         unsigned index = xmmu_level_index(leaf->gfn, level);
-        bool raced = false;
+        bool nx = level <= leaf->nx_level, raced = false;
         XmmuSpte old;
 
         xmmu_reclaim_note(table);
         if (!xmmu_tdp_read(table, index, &old)) {
             return XMMU_PF_RETRY;       /* the table has left the tree */
         }
-        if (xmmu_spte_present(format, old)) {
-            if (xmmu_spte_is_leaf(format, old, level)) {
-                return already_there(hold, table, index, old, leaf);
+        if (!xmmu_spte_present(format, old)) {
+            if (level <= leaf->max_level) {
+                return xmmu_tdp_set(hold, table, index, old,
+                                    encode(hold->vm, leaf, table)) ? XMMU_PF_FIXED
+                                                                   : XMMU_PF_RETRY;
             }
+            table = add_table(hold, table, index, old, &raced);
+            if (!table) {
+                return raced ? XMMU_PF_RETRY : XMMU_PF_NOMEM;
+            }
+            if (nx) {
+                xmmu_nx_track(table);
+            }
+        } else if (!xmmu_spte_is_leaf(format, old, level)) {
             table = xmmu_table_at(xmmu_spte_hpa(old));
-            continue;
-        }
-        if (level <= leaf->max_level) {
-            return xmmu_tdp_set(hold, table, index, old, encode(hold->vm, leaf, table))
-                   ? XMMU_PF_FIXED : XMMU_PF_RETRY;
-        }
-        table = add_table(hold, table, index, old, &raced);
-        if (!table) {
-            return raced ? XMMU_PF_RETRY : XMMU_PF_NOMEM;
+        } else if (!leaf->split || level == XMMU_LEVEL_4K) {
+            return fixed ? XMMU_PF_FIXED
+                         : already_there(hold, table, index, old, leaf);
+        } else if (xmmu_tdp_split(hold, table, index, old, nx) == XMMU_SPLIT_NOMEM) {
+            return XMMU_PF_NOMEM;
+        } else {
+            fixed = true;
         }
     }
 }
@@ -247,6 +269,17 @@ static bool is_tracked(XmmuVm *vm, const TdpLeaf *leaf)
     return xmmu_track_first(vm, hfn).table;
 }
 
+/* A fetch, where only small pages may be executed. */
+static void fetch_small(XmmuHold *hold, TdpLeaf *leaf)
+{
+    if (leaf->max_level > XMMU_LEVEL_4K) {
+        XMMU_HOLD_COUNT(hold, nx_faults, 1);
+        leaf->nx_level = leaf->max_level;
+        leaf->max_level = XMMU_LEVEL_4K;
+    }
+    leaf->split = true;
+}
+
 /* Not an outcome for others: to be done under the write side. */
 #define TRACKED XMMU_PF_GUEST
 
@@ -271,6 +304,9 @@ static XmmuPfResult fault_locked(XmmuHold *hold, XmmuTable *root, XmmuFault *fau
     leaf.protect = is_tracked(vm, &leaf);
     if (leaf.write && leaf.protect) {
         return TRACKED;
+    }
+    if (xmmu_nx_wants_small(vm, fault->access.want)) {
+        fetch_small(hold, &leaf);
     }
     return map(hold, root, &leaf);
 }

@@ -35,6 +35,10 @@ bool xmmu_tdp_table_live(const XmmuTable *table);
 /* The largest level at which @gfn of @slot may be mapped now. */
 int xmmu_tdp_max_level(XmmuVm *vm, const XmmuRegion *slot, unsigned as_id, gfn_t gfn);
 
+/* What a fault on @gfn of @slot installs at @level, at or below that one. */
+XmmuSpte xmmu_tdp_leaf(XmmuVm *vm, const XmmuRegion *slot, gfn_t gfn, int level,
+                       bool dirty);
+
 /* ---- tdp_zap.c: removing --------------------------------------------------- */
 
 /*

@@ -11,8 +11,19 @@
  * finds no place to install anything, and begins again at the root.
  */
 #include "flush.h"
+#include "nx_huge.h"
 #include "tdp.h"
 #include "tdp_iter.h"
+
+/* Did what was there, or a leaf below it, have D when it went? */
+static bool was_dirty(const XmmuHostFormat *format, XmmuSpte old, int level)
+{
+    if (!xmmu_spte_present(format, old)) {
+        return false;
+    }
+    return xmmu_spte_is_leaf(format, old, level)
+           ? old.raw & format->dirty : xmmu_table_at(xmmu_spte_hpa(old))->died_dirty;
+}
 
 bool xmmu_tdp_detach(XmmuHold *hold, XmmuTable *table)
 {
@@ -23,15 +34,13 @@ bool xmmu_tdp_detach(XmmuHold *hold, XmmuTable *table)
     if (xmmu_table_unlinked(table)) {
         return false;
     }
+    xmmu_nx_untrack(table);
     /* Before the first entry is frozen: who meets that must not wait for it. */
     __atomic_store_n(&table->unlinked, true, __ATOMIC_RELEASE);
     for (unsigned i = 0; i < XMMU_ENTRIES; i++) {
-        XmmuSpte old = xmmu_tdp_kill(hold, table, i);
-
-        dirty |= xmmu_spte_present(format, old) &&
-                 xmmu_spte_is_leaf(format, old, table->role.level) &&
-                 (old.raw & format->dirty);
+        dirty |= was_dirty(format, xmmu_tdp_kill(hold, table, i), table->role.level);
     }
+    table->died_dirty = dirty;
     xmmu_table_retire(hold, table);
     return dirty;
 }

@@ -63,6 +63,12 @@ struct XmmuMmu {
     uint32_t roots_seq;         /* atomic; odd while the roots are being moved */
 };
 
+/* Tables in the place of a possible huge page, oldest first: see nx_huge.h. */
+typedef struct XmmuNxList {
+    pthread_mutex_t lock;       /* the innermost */
+    GQueue tables;
+} XmmuNxList;
+
 struct XmmuVm {
     XmmuConfig config;          /* const after creation */
     const XmmuServices *services;
@@ -96,6 +102,7 @@ struct XmmuVm {
     /* The valid root of each tree, or NULL, with a reference.  Set atomically under
      * either side, invalidated and cleared under the write side. */
     XmmuTable *tdp_root[XMMU_AS_COUNT];
+    XmmuNxList nx;
 
     uint64_t flush_clock;       /* atomic; see flush.c */
     uint64_t fill_clock;        /* entries put into shadow tables; changed under the
