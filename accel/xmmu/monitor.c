@@ -56,8 +56,8 @@ static void print_vcpu(Monitor *mon, const XmmuVcpuStatus *vcpu)
     monitor_printf(mon, "CPU %" PRId64 ": %s\n", vcpu->cpu_index, vcpu->role);
     for (XmmuRootStatusList *r = vcpu->roots; r; r = r->next) {
         if (r->value->valid) {
-            monitor_printf(mon, "  %s: pgd 0x%" PRIx64 ", %s\n", kind,
-                           r->value->pgd, r->value->role_text);
+            monitor_printf(mon, "  %s: pgd 0x%" PRIx64 ", PCID %u, %s\n", kind,
+                           r->value->pgd, r->value->pcid, r->value->role_text);
         }
         kind = "cached root ";
     }

@@ -79,9 +79,9 @@ static uint64_t expected_page(const CrmState *s)
 static const char *const reg_name[] = { "cr0", "cr3", "cr4", "efer" };
 
 /*
- * What -cpu max has, as TCG offers it: whatever CR4 and EFER accept, bit by bit,
- * in real mode, where no bit depends on another one (PCIDE needs long mode; TCG
- * has no PCID).  The bits the tests are about must be among them.
+ * What -cpu max has: whatever CR4 and EFER accept, bit by bit, in real mode, where
+ * no bit depends on another one, but for PCIDE, which needs long mode (that it is
+ * accepted there, the walk shows).  The bits the tests are about must be among them.
  */
 static CrmCpu probe_cpu(QTestState *q)
 {
@@ -103,6 +103,7 @@ static CrmCpu probe_cpu(QTestState *q)
     cpu.lam = cpu.cr4_bits & CRM_LAM_SUP;
     g_assert_true(cpu.lam);
     g_assert_cmphex(cpu.cr4_bits & CRM_PCIDE, ==, 0);
+    cpu.cr4_bits |= CRM_PCIDE;
     g_assert_cmphex(cpu.cr4_bits & (1ull << 15), ==, 0);
     g_assert_cmphex(cpu.efer_bits & (CRM_LME | NXE), ==, CRM_LME | NXE);
     g_assert_cmphex(cpu.efer_bits & 0x2fe, ==, 0);
@@ -170,7 +171,7 @@ typedef struct Move {
     uint64_t value;             /* or the segment's L bit */
 } Move;
 
-#define STATES      128
+#define STATES      256
 #define MAX_MOVES   96
 
 typedef struct Walk {
@@ -192,7 +193,7 @@ static unsigned index_of(const CrmState *s)
     return bit(s->cr0, CRM_PE, 0) | bit(s->cr0, CRM_PG, 1) |
            bit(s->cr4, CRM_PAE, 2) | bit(s->cr4, CRM_LA57, 3) |
            bit(s->efer, CRM_LME, 4) | bit(s->efer, NXE, 5) |
-           bit(s->cs_l, 1, 6);
+           bit(s->cs_l, 1, 6) | bit(s->cr4, CRM_PCIDE, 7);
 }
 
 static void add_move(Move *moves, unsigned *count, CrmReg reg, uint64_t value)
@@ -289,8 +290,9 @@ static void tidy(Walk *w)
     if (s->cr3 != H) {
         do_write(w->q, &w->cpu, s, CRM_CR3, H);
     }
-    if (s->cr4 & ~(CRM_PAE | CRM_LA57)) {
-        do_write(w->q, &w->cpu, s, CRM_CR4, s->cr4 & (CRM_PAE | CRM_LA57));
+    if (s->cr4 & ~(CRM_PAE | CRM_LA57 | CRM_PCIDE)) {
+        do_write(w->q, &w->cpu, s, CRM_CR4,
+                 s->cr4 & (CRM_PAE | CRM_LA57 | CRM_PCIDE));
     }
     if (s->efer & ~(CRM_LME | CRM_LMA | NXE)) {
         do_write(w->q, &w->cpu, s, CRM_EFER,
@@ -426,9 +428,10 @@ static void test_walk(const void *data)
                    w->refused);
     /*
      * 16 without paging for each of real and protected mode (PAE, LA57, LME,
-     * NXE), times two for CS.L; and with paging, where LME needs PAE.
+     * NXE), times two for CS.L; and with paging, where LME needs PAE.  In long
+     * mode also with PCIDE.
      */
-    g_assert_cmpuint(w->states, ==, 2 * (16 + 16 + 12));
+    g_assert_cmpuint(w->states, ==, 2 * (16 + 16 + 12 + 4));
     g_assert_cmpuint(w->refused, >, 1000);
     qtest_quit(w->q);
     g_free(w);
@@ -474,7 +477,8 @@ typedef struct Rule {
     const char *reg;
     uint64_t set, clear;        /* how the value differs from the register */
     /* Before the write: */
-    uint64_t efer, cr4, h0;     /* EFER and CR4 bits to set; H[0], 0: as it is */
+    uint64_t efer, cr4, cr3;    /* bits to set */
+    uint64_t h0;                /* H[0]; 0: as it is */
     bool cs_l, tss16;
 } Rule;
 
@@ -510,7 +514,12 @@ static const Rule rules[] = {
     { "la57-cleared-in-compat", COMPAT5, "cr4", 0, CRM_LA57 },
     { "pcide-in-real-mode", REAL, "cr4", CRM_PCIDE },
     { "pcide-without-lme", PAE, "cr4", CRM_PCIDE },
-    { "pcide-not-offered", LONG, "cr4", CRM_PCIDE },
+    { "pcide-with-a-pcid", LONG, "cr4", CRM_PCIDE, .cr3 = 1 },
+    { "pcide-with-bit-11", COMPAT, "cr4", CRM_PCIDE, .cr3 = 0x800 },
+    { "pg-cleared-with-pcide", COMPAT, "cr0", 0, CRM_PG, .cr4 = CRM_PCIDE },
+    { "pg-and-pe-cleared-with-pcide", COMPAT, "cr0", 0, CRM_PG | CRM_PE,
+      .cr4 = CRM_PCIDE },
+    { "cr3-bit-60-with-pcide", LONG, "cr3", 1ull << 60, .cr4 = CRM_PCIDE },
     { "cr4-reserved-15", REAL, "cr4", 1ull << 15 },
     { "cr4-reserved-31", PAE, "cr4", 1ull << 31 },
     { "cr4-reserved-32", LONG, "cr4", 1ull << 32 },
@@ -545,6 +554,9 @@ static void prepare(QTestState *q, const Rule *r)
     }
     if (r->cr4) {
         set_reg(q, "cr4", read_reg(q, "cr4") | r->cr4);
+    }
+    if (r->cr3) {
+        set_reg(q, "cr3", read_reg(q, "cr3") | r->cr3);
     }
     if (r->cs_l) {
         command(q, "xmmu_set_cs_l 0 1");

@@ -231,8 +231,8 @@ unsigned fixture_entry_size(const XmmuRegs *regs)
 void fixture_set(Fixture *fx, unsigned cpu, const XmmuRegs *regs)
 {
     fx->regs[cpu] = *regs;
-    xmmu_vcpu_set_regs(fx->cpus[cpu], regs);
-    xmmu_vcpu_flush_guest(fx->cpus[cpu]);
+    xmmu_vcpu_flushed(fx->cpus[cpu]);
+    xmmu_vcpu_load_cr3(fx->cpus[cpu], regs, false);
 }
 
 void fixture_load(Fixture *fx, unsigned cpu, XmmuRegs regs)

@@ -334,6 +334,73 @@ static void test_pdptes(void)
     }
 }
 
+/* ---- The roots from another thread ---------------------------------------------- */
+
+#define LOOKS 100000
+
+typedef struct Onlooker {
+    Fixture *fx;
+    const XmmuRegs *regs;       /* SPACES */
+    bool stop;                  /* atomic */
+    unsigned looked;            /* atomic */
+} Onlooker;
+
+static bool is_space(const Onlooker *on, uint64_t pgd)
+{
+    for (unsigned i = 0; i < SPACES; i++) {
+        if (on->regs[i].cr3 == pgd) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void *look_on(void *opaque)
+{
+    Onlooker *on = opaque;
+    XmmuRootInfo roots[XMMU_PREV_ROOTS_MAX + 1];
+
+    while (!__atomic_load_n(&on->stop, __ATOMIC_ACQUIRE)) {
+        size_t n = xmmu_vcpu_roots(on->fx->vcpu, roots, G_N_ELEMENTS(roots));
+
+        g_assert_cmpuint(n, <=, 4);
+        for (size_t i = 0; i < n; i++) {
+            g_assert_true(is_space(on, roots[i].pgd));
+            for (size_t j = i + 1; j < n; j++) {
+                g_assert_cmphex(roots[i].pgd, !=, roots[j].pgd);
+            }
+        }
+        __atomic_fetch_add(&on->looked, 1, __ATOMIC_RELAXED);
+    }
+    return NULL;
+}
+
+/* The owner moves its roots without a lock; who looks on sees them before or after. */
+static void test_onlooker(void)
+{
+    RootCase c = { false, MODE_4L };
+    Fixture *fx = new_vm(&c, 3);
+    XmmuRegs regs[SPACES];
+    Onlooker on = { .fx = fx, .regs = regs };
+    GThread *thread;
+
+    build_spaces(fx, &c, regs);
+    for (unsigned i = 0; i < 4; i++) {
+        go(fx, regs, i);
+    }
+    thread = g_thread_new("onlooker", look_on, &on);
+    for (unsigned i = 0; __atomic_load_n(&on.looked, __ATOMIC_RELAXED) < LOOKS; i++) {
+        fixture_load(fx, 0, regs[i % 4]);
+        if (i % 1000 == 0) {
+            go(fx, regs, 4);            /* others go, and come back */
+            go(fx, regs, i / 1000 % 4);
+        }
+    }
+    __atomic_store_n(&on.stop, true, __ATOMIC_RELEASE);
+    g_thread_join(thread);
+    fixture_free(fx);
+}
+
 typedef void RootCheck(gconstpointer data);
 
 static const struct {
@@ -382,5 +449,6 @@ int main(int argc, char **argv)
         }
     }
     g_test_add_func("/roots/pdptes", test_pdptes);
+    g_test_add_func("/roots/onlooker", test_onlooker);
     return g_test_run();
 }

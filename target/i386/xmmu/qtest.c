@@ -26,9 +26,11 @@
  *                                  > OK VALUE | OK exception=... as above
  *   xmmu_store CPU GVA SIZE VALUE  > OK 0 | OK exception=...
  *   xmmu_invlpg CPU GVA
+ *   xmmu_invpcid CPU TYPE GVA      INVPCID with its descriptor at GVA
+ *                                  > OK 0 | OK exception=...
  *   xmmu_smm CPU 0|1               take an SMI, execute RSM
  *   xmmu_roles CPU                 > OK role=WORD TEXT
- *   xmmu_roots CPU                 > OK pgd=PGD role=WORD hpa=HPA; ...
+ *   xmmu_roots CPU                 > OK pgd=PGD pcid=PCID role=WORD hpa=HPA; ...
  *   xmmu_counters [CPU]            > OK NAME=VALUE ...
  *   xmmu_zap_all                   forget all translations: memory that qtest
  *                                  wrote itself may be page tables
@@ -373,6 +375,18 @@ static void cmd_invlpg(CPUState *cs, Job *job)
     }
 }
 
+static void cmd_invpcid(CPUState *cs, Job *job)
+{
+    CPUX86State *env = cpu_env(cs);
+    uint64_t type = number(job, 0);
+    vaddr gva = address(env, job, 1);
+
+    if (!job->bad) {
+        helper_xmmu_invpcid(env, type, gva);
+        answer_done(job);
+    }
+}
+
 static void cmd_smm(CPUState *cs, Job *job)
 {
     CPUX86State *env = cpu_env(cs);
@@ -415,9 +429,10 @@ static void cmd_roots(CPUState *cs, Job *job)
     count = xmmu_vcpu_roots(cs->accel->vcpu, roots, ARRAY_SIZE(roots));
     for (size_t i = 0; i < count; i++) {
         if (roots[i].valid) {
-            g_string_append_printf(job->answer, " pgd=0x%" PRIx64 " role=0x%x "
-                                   "hpa=0x%" PRIx64 ";", roots[i].pgd,
-                                   roots[i].page_role, roots[i].hpa);
+            g_string_append_printf(job->answer, " pgd=0x%" PRIx64 " pcid=%u "
+                                   "role=0x%x hpa=0x%" PRIx64 ";", roots[i].pgd,
+                                   roots[i].pcid, roots[i].page_role,
+                                   roots[i].hpa);
         } else {
             g_string_append(job->answer, " none;");
         }
@@ -455,6 +470,7 @@ static const Command commands[] = {
     { "xmmu_load", 2, cmd_load },
     { "xmmu_store", 3, cmd_store },
     { "xmmu_invlpg", 1, cmd_invlpg },
+    { "xmmu_invpcid", 2, cmd_invpcid },
     { "xmmu_smm", 1, cmd_smm },
     { "xmmu_roles", 0, cmd_roles },
     { "xmmu_roots", 0, cmd_roots },

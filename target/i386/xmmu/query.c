@@ -15,6 +15,7 @@ static XmmuRootStatus *root_status(const XmmuRootInfo *root)
 
     status->valid = root->valid;
     status->pgd = root->pgd;
+    status->pcid = root->pcid;
     status->role = root->page_role;
     status->role_text = root->valid ? xmmu_page_role_text(root->page_role)
                                     : g_strdup("");
