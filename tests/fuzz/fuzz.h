@@ -108,6 +108,7 @@ typedef struct View {
 
 /* ---- report.c ---- */
 void fz_trace(const Fuzz *f, const char *format, ...) G_GNUC_PRINTF(2, 3);
+void fz_print_result(const char *who, const RefResult *r);
 void fz_print_got(const XmmuHwResult *got);
 void fz_print_setting(const Fuzz *f, const Cpu *cpu);
 void fz_differ(View *v, const char *what) G_GNUC_NORETURN;

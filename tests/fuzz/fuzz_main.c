@@ -9,6 +9,7 @@
  */
 #include <glib.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -129,10 +130,21 @@ static void parse(int argc, char **argv)
     g_option_context_free(context);
 }
 
+static uint64_t current_world;
+
+/* Assertions of the core and the checker do not know which world they are in. */
+static void on_abort(int signo)
+{
+    fprintf(stderr, "fuzz-mmu: stopped in --world=%#" PRIx64 "\n", current_world);
+    signal(signo, SIG_DFL);
+    raise(signo);
+}
+
 static void run_world(uint64_t id, const FuzzLimits *limits, FuzzCount *count)
 {
     Source source = { .state = id ^ 0x786d6d75 };
 
+    current_world = id;
     if (record) {
         /* An input has 16 bits for what fills the tables. */
         id &= 0xffff;
@@ -172,6 +184,7 @@ int main(int argc, char **argv)
     uint64_t worlds = 0;
 
     parse(argc, argv);
+    signal(SIGABRT, on_abort);
     limits.trace = trace;
     limits.target = target_named(target);
     if (without) {

@@ -152,6 +152,10 @@ static void check_flags(View *v, bool exact)
     const RefResult *now = &v->now;
 
     absorb_extra(v);
+    if (v->lost) {
+        /* The path may have been one that nobody knows any more. */
+        world_absorb_flags(w);
+    }
     for (unsigned pass = 0; pass < 2; pass++) {
         for (unsigned i = 0; i < now->steps; i++) {
             const RefStep *step = &now->step[i];
@@ -245,6 +249,10 @@ void fz_check_result(Fuzz *f, Cpu *cpu, const XmmuAccess *access,
     RefAccess ref = fz_ref_access(access);
 
     ref_translate_all(&mmu, &ref, view_visit, &v);
+    if (f->limits->trace) {
+        fflush(stdout);
+        fz_print_result("reference", &v.now);
+    }
     if (got->outcome == XMMU_HW_NOMEM) {
         fz_differ(&v, "no memory");
     }

@@ -25,7 +25,7 @@ void fz_trace(const Fuzz *f, const char *format, ...)
     putchar('\n');
 }
 
-static void print_result(const char *who, const RefResult *r)
+void fz_print_result(const char *who, const RefResult *r)
 {
     if (r->fault) {
         fprintf(stderr, "  %s: #PF error code %#x\n", who, r->error_code);
@@ -87,7 +87,7 @@ void fz_differ(View *v, const char *what)
     fz_print_setting(v->f, v->cpu);
     fprintf(stderr, "  access: gva %#" PRIx64 " want %u %s%s\n", a->gva, a->want,
             a->user ? "user" : "supervisor", a->smap_off ? " AC" : "");
-    print_result("reference", &v->now);
+    fz_print_result("reference", &v->now);
     fz_print_got(v->got);
     abort();
 }

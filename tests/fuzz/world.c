@@ -411,6 +411,19 @@ void world_expect_set(World *w, uint8_t *mem, unsigned size, uint64_t bits)
     w->copy[page][word] |= bits;
 }
 
+void world_absorb_flags(World *w)
+{
+    const uint64_t flags = 0x60 | (uint64_t)0x60 << 32;
+
+    for (int page = 0; page < POOL_PAGES; page++) {
+        const uint64_t *words = (const uint64_t *)w->pool[page].mem;
+
+        for (unsigned i = 0; i < 512; i++) {
+            w->copy[page][i] |= words[i] & flags & ~w->copy[page][i];
+        }
+    }
+}
+
 const uint8_t *world_differs(const World *w)
 {
     for (int page = 0; page < POOL_PAGES; page++) {

@@ -94,6 +94,8 @@ unsigned world_values(World *w, unsigned as_id, gpa_t gpa, unsigned size,
                       uint64_t since, RefValue *out, bool *lost);
 /* The core is expected to have set @bits in the entry at @mem. */
 void world_expect_set(World *w, uint8_t *mem, unsigned size, uint64_t bits);
+/* The core may have set accessed and dirty flags anywhere. */
+void world_absorb_flags(World *w);
 uint64_t world_expected(const World *w, const uint8_t *mem, unsigned size);
 /* First pool word that is not as expected, or NULL. */
 const uint8_t *world_differs(const World *w);
