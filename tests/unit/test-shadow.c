@@ -647,6 +647,30 @@ static void test_second_cpu(void)
     fixture_free(fx);
 }
 
+/* A large page that holds the very directory that maps it: the directory comes to be
+ * tracked on the way to the leaf, which must not be large then. */
+static void test_large_page_over_its_table(void)
+{
+    XmmuConfig config = fixture_shadow_config();
+    Fixture *fx = fixture_new(&config, MIB(64));
+    XmmuRegs regs = fixture_regs(MODE_4L, fixture_page(fx));
+    gva_t self = MIB(2), data = MIB(4);
+    gpa_t entry = fixture_entry(fx, &regs, data, 2);
+
+    g_assert_cmphex(entry, <, MIB(2));
+    fixture_map(fx, &regs, self, 0 | PTE_PWU | PTE_PS, 2);
+    fixture_map(fx, &regs, data, MIB(8) | PTE_PWU | PTE_PS, 2);
+    fixture_set(fx, 0, &regs);
+    fixture_expect_ok(fx, self, XMMU_PROT_WRITE, 0);
+    fixture_expect_ok(fx, data, XMMU_PROT_READ, MIB(8));
+    /* All that changed is known now. */
+    fixture_set(fx, 0, &regs);
+    fixture_store(fx, 0, self + entry, MIB(16) | PTE_PWU | PTE_PS, 8);
+    fixture_set(fx, 0, &regs);
+    fixture_expect_ok(fx, data, XMMU_PROT_READ, MIB(16));
+    fixture_free(fx);
+}
+
 int main(int argc, char **argv)
 {
     static const unsigned modes[] = { MODE_32, MODE_PAE, MODE_4L, MODE_5L };
@@ -680,5 +704,6 @@ int main(int argc, char **argv)
     g_test_add_func("/shadow/mmio", test_mmio);
     g_test_add_func("/shadow/limit", test_limit);
     g_test_add_func("/shadow/second cpu", test_second_cpu);
+    g_test_add_func("/shadow/large-page-over-its-table", test_large_page_over_its_table);
     return g_test_run();
 }

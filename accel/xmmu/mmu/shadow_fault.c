@@ -27,7 +27,6 @@ typedef struct ShadowFault {
     const XmmuGuestWalk *walk;
     const XmmuRegion *slot;     /* NULL: MMIO */
     uint8_t access;             /* XMMU_ACC_* of the leaf to be */
-    int level;                  /* of the leaf to be */
 } ShadowFault;
 
 static bool is_write(const ShadowFault *f)
@@ -302,7 +301,9 @@ static XmmuPfResult build(ShadowFault *f)
 {
     XmmuTable *table = xmmu_roots_load(f->mmu);
 
-    while (table && table->role.level > f->level) {
+    /* The level is asked for anew at each step: a table of the path itself may have
+     * come to be tracked, and lie in the large page that is to be mapped. */
+    while (table && table->role.level > leaf_level(f)) {
         XmmuTable *next;
 
         xmmu_reclaim_touch(table);
@@ -351,7 +352,6 @@ static XmmuPfResult fault_locked(ShadowFault *f)
     if (!xmmu_reserve_fill(vm)) {
         return XMMU_PF_NOMEM;
     }
-    f->level = leaf_level(f);
     return build(f);
 }
 
