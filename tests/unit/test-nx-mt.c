@@ -156,7 +156,7 @@ static gpointer run_zaps(gpointer opaque)
 /* ---- Afterwards ------------------------------------------------------------------ */
 
 typedef struct Counts {
-    uint64_t leaves[4];         /* by level */
+    uint64_t leaves[XMMU_MAX_LEVEL + 1];
     uint64_t tables;
 } Counts;
 
