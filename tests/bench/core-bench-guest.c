@@ -13,6 +13,11 @@ void bench_vm(Bench *b, uint64_t ram, bool huge_pages)
     XmmuConfig config = b->item->tdp ? fixture_config() : fixture_shadow_config();
 
     config.huge_pages = huge_pages;
+    bench_vm_config(b, ram, config);
+}
+
+void bench_vm_config(Bench *b, uint64_t ram, XmmuConfig config)
+{
     config.table_memory = GIB(8);       /* no reclaim unless an item wants it */
     b->fx = fixture_new(&config, ram);
     b->keep = g_array_new(false, false, sizeof(XmmuRegion));

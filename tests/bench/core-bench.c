@@ -31,7 +31,7 @@
 #define DEFAULT_ROUNDS 7
 
 static const CoreItems *const groups[] = {
-    &core_bench_tdp, &core_bench_shadow, &core_bench_vcpu, &core_bench_zap,
+    &core_bench_tdp, &core_bench_shadow, &core_bench_vcpu, &core_bench_zap, &core_bench_nx,
     &core_bench_threads,
 };
 

@@ -52,12 +52,14 @@ typedef struct CoreItems {
 } CoreItems;
 
 extern const CoreItems core_bench_tdp, core_bench_shadow, core_bench_vcpu,
-                       core_bench_zap, core_bench_threads;
+                       core_bench_zap, core_bench_nx, core_bench_threads;
 
 /* ---- core-bench-guest.c: what items are made of -------------------------- */
 
 /* A VM of @ram bytes, for the item's kind of paging. */
 void bench_vm(Bench *b, uint64_t ram, bool huge_pages);
+/* The same with more to choose. */
+void bench_vm_config(Bench *b, uint64_t ram, XmmuConfig config);
 /* Guest tables for @process that map bench pages (b->gva, stride, count) at @gpa. */
 void bench_map_process(Bench *b, unsigned process, unsigned mode, gpa_t gpa);
 /* Guest memory at @gpa, from @backing of the VM's; in gfn order.  A hole is in
