@@ -647,6 +647,26 @@ static void test_second_cpu(void)
     fixture_free(fx);
 }
 
+/* INVLPG covers the guest's page, whoever answers behind it: the fault, which comes
+ * first, and the cached entry must both say how large that is. */
+static void test_mmio_in_large_page(void)
+{
+    XmmuConfig config = fixture_shadow_config();
+    Fixture *fx = fixture_new(&config, MIB(64));
+    XmmuRegs regs = fixture_regs(MODE_4L, fixture_page(fx));
+    gva_t va = GIB(1);
+
+    fixture_map(fx, &regs, va, MIB(512) | PTE_PWU | PTE_PS, 2);
+    fixture_set(fx, 0, &regs);
+    for (int i = 0; i < 2; i++) {
+        XmmuHwResult r = fixture_access(fx, 0, va + 0x5000, XMMU_PROT_READ);
+
+        g_assert_true(r.outcome == XMMU_HW_DIRECT && r.mmio);
+        g_assert_cmpuint(r.page_shift, ==, 21);
+    }
+    fixture_free(fx);
+}
+
 /* A large page that holds the very directory that maps it: the directory comes to be
  * tracked on the way to the leaf, which must not be large then. */
 static void test_large_page_over_its_table(void)
@@ -704,6 +724,7 @@ int main(int argc, char **argv)
     g_test_add_func("/shadow/mmio", test_mmio);
     g_test_add_func("/shadow/limit", test_limit);
     g_test_add_func("/shadow/second cpu", test_second_cpu);
+    g_test_add_func("/shadow/mmio-in-large-page", test_mmio_in_large_page);
     g_test_add_func("/shadow/large-page-over-its-table", test_large_page_over_its_table);
     return g_test_run();
 }

@@ -478,7 +478,7 @@ static void translate_shadow(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned 
             result->gpa = fault.gpa;
             result->prot = fault.prot;
             result->mmio = fault.mmio;
-            result->page_shift = XMMU_PAGE_SHIFT;
+            result->page_shift = fault.page_shift;
             return;
         case XMMU_PF_NOMEM:
             result->outcome = XMMU_HW_NOMEM;

@@ -330,6 +330,7 @@ typedef struct XmmuFault {
     XmmuNestedExit exit;        /* REFLECT */
     uint8_t path_access;        /* GUEST: XMMU_ACC_* of the path that was walked */
     gpa_t gpa;                  /* EMULATE */
+    uint8_t page_shift;         /* EMULATE: size of the guest's page (shadow) */
     uint8_t prot;               /* EMULATE: what the guest's tables allow */
     bool mmio;                  /* EMULATE: no slot there (or read-only) */
 } XmmuFault;

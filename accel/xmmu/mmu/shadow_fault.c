@@ -222,6 +222,7 @@ static XmmuPfResult by_hand(ShadowFault *f, bool mmio)
 {
     f->fault->gpa = f->walk->gpa;
     f->fault->mmio = mmio;
+    f->fault->page_shift = MAX(f->walk->page_shift, XMMU_PAGE_SHIFT);
     f->fault->prot = xmmu_guest_prot(f->mmu, &f->fault->access, f->walk);
     return XMMU_PF_EMULATE;
 }
