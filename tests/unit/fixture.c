@@ -46,7 +46,16 @@ static void service_guest_written(void *opaque, hpa_t hpa, unsigned size)
     g_atomic_int_inc(&fx->written);
 }
 
-static const XmmuServices services = {
+static bool service_may_allocate(void *opaque, size_t size)
+{
+    Fixture *fx = opaque;
+    int n = g_atomic_int_add(&fx->allocations, 1) + 1;
+
+    g_assert_cmpuint(size, >, 0);
+    return n < fx->fail_from || n > fx->fail_to;
+}
+
+const XmmuServices fixture_services = {
     .rcu_read_lock = rcu_service_lock,
     .rcu_read_unlock = rcu_service_unlock,
     .rcu_call = rcu_service_call,
@@ -54,6 +63,7 @@ static const XmmuServices services = {
     .flush_all = service_flush_all,
     .flush_vcpu = service_flush_vcpu,
     .guest_written = service_guest_written,
+    .may_allocate = service_may_allocate,
 };
 
 /* ---- Life ------------------------------------------------------------ */
@@ -101,7 +111,7 @@ Fixture *fixture_new_caps(const XmmuConfig *config, uint64_t ram_size,
     fx->ram = guest_memory(ram_size);
     fx->next_page = MIB(1);
     fx->bus_value = ~(uint64_t)0;
-    fx->vm = xmmu_vm_new(config, &services, fx);
+    fx->vm = xmmu_vm_new(config, &fixture_services, fx);
     ram.hpa = (uintptr_t)fx->ram;
     for (unsigned as = 0; as < XMMU_AS_COUNT; as++) {
         xmmu_vm_set_memory(fx->vm, as, &ram, 1);

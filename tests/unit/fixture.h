@@ -52,8 +52,13 @@ typedef struct Fixture {
     int nudged[FIXTURE_CPUS];   /* flush_vcpu calls that were not obeyed; atomic */
     int bus_reads, written;     /* atomic */
     uint64_t bus_value;
+    int allocations;            /* of the core so far; atomic */
+    int fail_from, fail_to;     /* those of this range fail; 0..0: none */
     XmmuHwResult last;
 } Fixture;
+
+/* What the core is given; opaque is a Fixture. */
+extern const XmmuServices fixture_services;
 
 /* The default: tdp=on, NPT, 4 levels, large pages, 3 previous roots. */
 XmmuConfig fixture_config(void);

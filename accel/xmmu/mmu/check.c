@@ -396,9 +396,7 @@ static uint64_t gauge_sum(XmmuVm *vm, size_t field)
 {
     uint64_t sum = *(const uint64_t *)((const char *)&vm->stats + field);
 
-    for (guint i = 0; i < vm->vcpus->len; i++) {
-        XmmuVcpu *vcpu = g_ptr_array_index(vm->vcpus, i);
-
+    for (XmmuVcpu *vcpu = vm->vcpus; vcpu; vcpu = vcpu->next) {
         sum += *(const uint64_t *)((const char *)&vcpu->stats + field);
     }
     return sum;

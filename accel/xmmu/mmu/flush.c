@@ -94,9 +94,7 @@ void xmmu_flush_nudge(XmmuVm *vm, uint64_t tick)
     if (!vm->services->flush_vcpu) {
         return;
     }
-    for (guint i = 0; i < vm->vcpus->len; i++) {
-        XmmuVcpu *vcpu = g_ptr_array_index(vm->vcpus, i);
-
+    for (XmmuVcpu *vcpu = vm->vcpus; vcpu; vcpu = vcpu->next) {
         if (!flushed_since(vcpu, tick) && !vcpu->nudged) {
             vcpu->nudged = true;
             vm->services->flush_vcpu(vm->opaque, vcpu->index);
@@ -107,9 +105,7 @@ void xmmu_flush_nudge(XmmuVm *vm, uint64_t tick)
 bool xmmu_flush_all_since(XmmuVm *vm, uint64_t tick)
 {
     xmmu_assert_write_locked(vm);
-    for (guint i = 0; i < vm->vcpus->len; i++) {
-        XmmuVcpu *vcpu = g_ptr_array_index(vm->vcpus, i);
-
+    for (XmmuVcpu *vcpu = vm->vcpus; vcpu; vcpu = vcpu->next) {
         if (!flushed_since(vcpu, tick)) {
             return false;
         }

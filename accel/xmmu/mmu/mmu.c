@@ -26,7 +26,6 @@ static void free_parts(XmmuVm *vm)
     if (vm->arena) {
         xmmu_arena_free(vm->arena);
     }
-    g_ptr_array_free(vm->vcpus, true);
     xmmu_rw_destroy(&vm->mmu_lock);
     g_free(vm);
 }
@@ -53,7 +52,6 @@ XmmuVm *xmmu_vm_new(const XmmuConfig *config, const XmmuServices *services,
                : config->tdp_format == XMMU_TDP_EPT ? &xmmu_host_ept
                                                     : &xmmu_host_npt;
     xmmu_rw_init(&vm->mmu_lock);
-    vm->vcpus = g_ptr_array_new();
     g_queue_init(&vm->shadow_tables);
     g_queue_init(&vm->obsolete);
     xmmu_nx_init(vm);
@@ -77,7 +75,7 @@ static void vm_reclaim(XmmuRcuHead *head)
 
 void xmmu_vm_free(XmmuVm *vm)
 {
-    g_assert(vm->vcpus->len == 0);
+    g_assert(!vm->vcpus);
     xmmu_vm_zap_all(vm);
     vm->services->rcu_call(&vm->rcu, vm_reclaim);
 }
@@ -126,11 +124,22 @@ XmmuVcpu *xmmu_vcpu_new(XmmuVm *vm, unsigned index, const XmmuCpuCaps *caps)
     init_mmus(vcpu);
     xmmu_check_vcpu_new(vcpu);
     xmmu_write_lock(vm, XMMU_REASON_GUEST);
-    g_ptr_array_add(vm->vcpus, vcpu);
+    vcpu->next = vm->vcpus;
+    vm->vcpus = vcpu;
     xmmu_rw_slot_add(&vm->mmu_lock, &vcpu->lock_slot);
     xmmu_write_unlock(vm);
     xmmu_vcpu_set_regs(vcpu, &(XmmuRegs) { 0 });
     return vcpu;
+}
+
+static void unlist(XmmuVm *vm, XmmuVcpu *vcpu)
+{
+    XmmuVcpu **p = &vm->vcpus;
+
+    while (*p != vcpu) {
+        p = &(*p)->next;
+    }
+    *p = vcpu->next;
 }
 
 void xmmu_vcpu_free(XmmuVcpu *vcpu)
@@ -140,7 +149,7 @@ void xmmu_vcpu_free(XmmuVcpu *vcpu)
     xmmu_roots_drop(&vcpu->root_mmu);
     xmmu_roots_drop(&vcpu->guest_mmu);
     xmmu_write_lock(vm, XMMU_REASON_GUEST);
-    g_ptr_array_remove_fast(vm->vcpus, vcpu);
+    unlist(vm, vcpu);
     xmmu_rw_slot_remove(&vm->mmu_lock, &vcpu->lock_slot);
     xmmu_stats_add(&vm->stats, &vcpu->stats);        /* an unplugged vCPU's work stays */
     xmmu_write_unlock(vm);

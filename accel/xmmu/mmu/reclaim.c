@@ -117,7 +117,7 @@ bool xmmu_reclaim_for(XmmuVm *vm, size_t size)
     return true;
 }
 
-bool xmmu_reclaim_some(XmmuVm *vm)
+void xmmu_reclaim_some(XmmuVm *vm)
 {
     unsigned n = 0;
 
@@ -126,5 +126,4 @@ bool xmmu_reclaim_some(XmmuVm *vm)
     while (n < HOST_BATCH && reclaim_one(vm)) {
         n++;
     }
-    return n;
 }

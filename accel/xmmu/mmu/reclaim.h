@@ -21,8 +21,8 @@ void xmmu_reclaim_touch(XmmuTable *table);
 
 /* Make room for @size bytes; false if nothing is left that could go. */
 bool xmmu_reclaim_for(XmmuVm *vm, size_t size);
-/* The host has no memory: let go of what was used least recently.  False: nothing. */
-bool xmmu_reclaim_some(XmmuVm *vm);
+/* The host has no memory: let go of what was used least recently. */
+void xmmu_reclaim_some(XmmuVm *vm);
 
 /* ---- tdp_reclaim.c --------------------------------------------------------- */
 
@@ -41,8 +41,8 @@ void xmmu_reclaim_made_one(XmmuVm *vm);
 /* Cut off TDP tables that were used least recently, at least until there is room for
  * @size bytes; false if none is left.  mmu_lock, either side. */
 bool xmmu_reclaim_tdp(XmmuHold *hold, size_t size);
-/* A TDP fault of @vcpu found no memory: make some.  Takes mmu_lock.  False: nothing
- * is left that could go. */
-bool xmmu_reclaim_for_tdp_fault(XmmuVcpu *vcpu);
+/* A TDP fault of @vcpu found no memory: make some, if anything is left that could go.
+ * Takes mmu_lock. */
+void xmmu_reclaim_for_tdp_fault(XmmuVcpu *vcpu);
 
 #endif /* XMMU_MMU_RECLAIM_H */

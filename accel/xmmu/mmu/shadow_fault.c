@@ -382,15 +382,12 @@ static XmmuPfResult walk_and_build(XmmuVcpu *vcpu, XmmuFault *fault)
 }
 
 /* The host refused memory; perhaps it has some when we need less. */
-static bool let_go(XmmuVm *vm)
+static void let_go(XmmuVm *vm)
 {
-    bool some;
-
     xmmu_write_lock(vm, XMMU_REASON_GUEST);
     xmmu_reclaim_begin(vm);
-    some = xmmu_reclaim_some(vm);
+    xmmu_reclaim_some(vm);
     xmmu_write_unlock(vm);
-    return some;
 }
 
 XmmuPfResult xmmu_shadow_build(XmmuVcpu *vcpu, XmmuFault *fault)
@@ -398,7 +395,8 @@ XmmuPfResult xmmu_shadow_build(XmmuVcpu *vcpu, XmmuFault *fault)
     XmmuPfResult result = walk_and_build(vcpu, fault);
 
     for (int i = 0; i < NOMEM_RETRIES && result == XMMU_PF_NOMEM; i++) {
-        result = let_go(vcpu->vm) ? walk_and_build(vcpu, fault) : XMMU_PF_NOMEM;
+        let_go(vcpu->vm);
+        result = walk_and_build(vcpu, fault);
     }
     return result;
 }

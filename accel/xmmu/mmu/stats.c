@@ -90,9 +90,7 @@ void xmmu_vm_stats(XmmuVm *vm, XmmuStats *out)
     memset(out, 0, sizeof(*out));
     xmmu_stats_add(out, &vm->stats);
     xmmu_read_lock(&hold, vm, NULL, XMMU_REASON_GUEST);
-    for (guint i = 0; i < vm->vcpus->len; i++) {
-        XmmuVcpu *vcpu = g_ptr_array_index(vm->vcpus, i);
-
+    for (XmmuVcpu *vcpu = vm->vcpus; vcpu; vcpu = vcpu->next) {
         xmmu_stats_add(out, &vcpu->stats);
     }
     xmmu_read_unlock(&hold);

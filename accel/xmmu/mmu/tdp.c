@@ -376,9 +376,7 @@ XmmuPfResult xmmu_tdp_fault(XmmuVcpu *vcpu, XmmuFault *fault)
     }
     result = fault_once(vcpu, fault);
     for (int i = 0; i < NOMEM_RETRIES && result == XMMU_PF_NOMEM; i++) {
-        if (!xmmu_reclaim_for_tdp_fault(vcpu)) {
-            break;
-        }
+        xmmu_reclaim_for_tdp_fault(vcpu);
         result = fault_once(vcpu, fault);
     }
     return xmmu_count_fault(vcpu, result);

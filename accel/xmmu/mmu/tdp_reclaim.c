@@ -120,19 +120,17 @@ bool xmmu_reclaim_tdp(XmmuHold *hold, size_t size)
 }
 
 /* Shadow tables of nested guests may have taken all. */
-static bool take_from_shadow(XmmuVm *vm, size_t size)
+static void take_from_shadow(XmmuVm *vm, size_t size)
 {
-    bool done;
-
     xmmu_write_lock(vm, XMMU_REASON_GUEST);
     xmmu_reclaim_begin(vm);
-    done = xmmu_mem_has_room(vm, size) ? xmmu_reclaim_some(vm)
-                                       : xmmu_reclaim_for(vm, size);
+    if (!xmmu_reclaim_for(vm, size)) {
+        xmmu_reclaim_some(vm);
+    }
     xmmu_write_unlock(vm);
-    return done;
 }
 
-bool xmmu_reclaim_for_tdp_fault(XmmuVcpu *vcpu)
+void xmmu_reclaim_for_tdp_fault(XmmuVcpu *vcpu)
 {
     XmmuVm *vm = vcpu->vm;
     size_t size = XMMU_MAX_LEVEL * xmmu_table_bytes((XmmuPageRole) { .direct = 1 });
@@ -142,5 +140,7 @@ bool xmmu_reclaim_for_tdp_fault(XmmuVcpu *vcpu)
     xmmu_read_lock(&hold, vm, vcpu, XMMU_REASON_GUEST);
     done = xmmu_reclaim_tdp(&hold, size);
     xmmu_read_unlock(&hold);
-    return done || take_from_shadow(vm, size);
+    if (!done) {
+        take_from_shadow(vm, size);
+    }
 }

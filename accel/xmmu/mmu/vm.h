@@ -109,7 +109,7 @@ struct XmmuVm {
                                    write lock, atomic */
     uint64_t rights_lost;       /* atomic; see nested_tlb.h */
     XmmuRcuHead rcu;            /* for the VM's own end */
-    GPtrArray *vcpus;           /* XmmuVcpu *; changed under the write lock, read
+    XmmuVcpu *vcpus;            /* changed under the write lock, read
                                    under either */
     XmmuStats stats;            /* events outside vCPUs and gauges; atomic */
 #ifdef XMMU_CHECK
@@ -119,6 +119,7 @@ struct XmmuVm {
 
 struct XmmuVcpu {
     XmmuVm *vm;
+    XmmuVcpu *next;             /* in XmmuVm.vcpus */
     unsigned index;
     XmmuCpuCaps caps;
 
