@@ -159,6 +159,47 @@ static void test_payment(void)
     world_free(w);
 }
 
+/* What slices owe is paid by the holding that closes the batch, once, and the tables
+ * that they removed are there until then. */
+static void test_batch(void)
+{
+    World *w = world_new(false);
+    XmmuTable *tables[2];
+    XmmuSpte *spt[2];
+
+    for (unsigned i = 0; i < 2; i++) {
+        XmmuTdpIter iter;
+
+        touch(w, i * MIB(2));
+        lock(w, XMMU_REASON_SLICE);
+        iter = find(w, i * MIB(2) >> 12, L2);
+        tables[i] = xmmu_table_at(xmmu_spte_hpa(iter.old));
+        spt[i] = tables[i]->spt;
+        g_assert_true(xmmu_tdp_iter_set(&iter, (XmmuSpte) { 0 }));
+        unlock(w);
+    }
+    rcu_service_drain();
+    g_assert_cmpint(w->fx->flushes, ==, 0);
+    for (unsigned i = 0; i < 2; i++) {
+        g_assert_true(xmmu_table_of(spt[i]) == tables[i]);
+    }
+    /* Not the guest's debt. */
+    lock(w, XMMU_REASON_GUEST);
+    unlock(w);
+    g_assert_cmpint(w->fx->flushes, ==, 0);
+    lock(w, XMMU_REASON_HOST);
+    unlock(w);
+    g_assert_cmpint(w->fx->flushes, ==, 1);
+    rcu_service_drain();
+    for (unsigned i = 0; i < 2; i++) {
+        g_assert_null(xmmu_table_of(spt[i]));
+    }
+    lock(w, XMMU_REASON_HOST);
+    unlock(w);
+    g_assert_cmpint(w->fx->flushes, ==, 1);
+    world_free(w);
+}
+
 /* ---- Leaf and table ------------------------------------------------------------- */
 
 /* A table with all that the large leaf at @gpa had, but for entry @hole. */
@@ -526,6 +567,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/tdp-entries/rights", test_rights);
     g_test_add_func("/tdp-entries/payment", test_payment);
+    g_test_add_func("/tdp-entries/batch", test_batch);
     g_test_add_func("/tdp-entries/split", test_split);
     g_test_add_func("/tdp-entries/discard", test_discard);
     g_test_add_func("/tdp-entries/promote", test_promote);

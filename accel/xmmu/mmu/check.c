@@ -292,29 +292,6 @@ static void touch(XmmuCheck *check, CheckPage *page)
     }
 }
 
-void xmmu_check_write_end(XmmuTable *table, unsigned index, XmmuSpte old, XmmuSpte new,
-                          bool changed)
-{
-    XmmuVm *vm = table->vm;
-    CheckPage *page = live_page(table);
-
-    if (changed) {
-        if (without_flags(vm, old.raw) != without_flags(vm, page->entry[index])) {
-            xmmu_check_stop(vm, page, "entry %u changed outside the writer: was %#" PRIx64
-                            ", was set to %#" PRIx64, index, old.raw, page->entry[index]);
-        }
-        count_entry(vm, page, old, -1);
-        count_entry(vm, page, new, 1);
-        page->entry[index] = new.raw;
-        touch(vm->check, page);
-        if (xmmu_spte_present(vm->format, new) &&
-            !xmmu_spte_is_leaf(vm->format, new, table->role.level)) {
-            check_child(vm, table, index, new);
-        }
-    }
-    xmmu_check_release(vm->check);
-}
-
 /* A leaf became a table: does that map the same with the same rights? */
 static bool split_in_place(XmmuVm *vm, XmmuSpte old, XmmuSpte new, int level)
 {
@@ -353,6 +330,34 @@ static bool loses_right(XmmuVm *vm, const XmmuTable *table, XmmuSpte old, XmmuSp
     return xmmu_spte_hpa(old) != xmmu_spte_hpa(new) ||
            (old.raw & format->large) != (new.raw & format->large) ||
            (xmmu_spte_access(format, old) & ~xmmu_spte_access(format, new));
+}
+
+void xmmu_check_write_end(XmmuTable *table, unsigned index, XmmuSpte old, XmmuSpte new,
+                          bool changed)
+{
+    XmmuVm *vm = table->vm;
+    CheckPage *page;
+
+    /* An attempt at a table that has just left the tree is harmless. */
+    if (changed) {
+        page = live_page(table);
+        if (without_flags(vm, old.raw) != without_flags(vm, page->entry[index])) {
+            xmmu_check_stop(vm, page, "entry %u changed outside the writer: was %#" PRIx64
+                            ", was set to %#" PRIx64, index, old.raw, page->entry[index]);
+        }
+        count_entry(vm, page, old, -1);
+        count_entry(vm, page, new, 1);
+        page->entry[index] = new.raw;
+        if (loses_right(vm, table, old, new)) {
+            page->changed[index] = ++vm->check->seq;
+        }
+        touch(vm->check, page);
+        if (xmmu_spte_present(vm->format, new) &&
+            !xmmu_spte_is_leaf(vm->format, new, table->role.level)) {
+            check_child(vm, table, index, new);
+        }
+    }
+    xmmu_check_release(vm->check);
 }
 
 /* What the tables of an old generation or of an invalid tree said was flushed when

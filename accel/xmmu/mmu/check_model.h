@@ -30,7 +30,8 @@ typedef struct CheckPage {
     unsigned present;
     bool touched;               /* in XmmuCheck.touched */
     uint64_t entry[XMMU_ENTRIES];
-    uint64_t lost[XMMU_ENTRIES];        /* seq when the entry last lost a right */
+    uint64_t lost[XMMU_ENTRIES];        /* seq when it was told that it lost a right */
+    uint64_t changed[XMMU_ENTRIES];     /* seq when it lost it */
 } CheckPage;
 
 struct XmmuCheck {

@@ -151,7 +151,9 @@ void xmmu_check_nested_hit(XmmuVcpu *vcpu, gpa_t gpa, bool smm)
     xmmu_check_lock(vm->check);
     page = xmmu_check_page(vm->check, sptep);
     lost = page ? page->lost[xmmu_spte_index(sptep)] : 0;
-    if (lost > held->made && lost <= vcpu->check->start) {
+    /* What was made from the entry's new value before the loss was told of is good. */
+    if (lost > held->made && page->changed[xmmu_spte_index(sptep)] > held->made &&
+        lost <= vcpu->check->start) {
         xmmu_check_stop(vm, page, "vCPU %u uses gpa %#" PRIx64 " from its nested TLB, whose "
                         "entry lost a right at %" PRIu64, vcpu->index, gpa, lost);
     }

@@ -31,8 +31,8 @@ typedef enum XmmuReason {
     XMMU_REASON_GUEST,
     /* The host took something away: every vCPU must forget it. */
     XMMU_REASON_HOST,
-    /* A part of a larger change by the host, which orders its flush when it has
-     * done all of them. */
+    /* A part of a larger change by the host, which ends with a holding for
+     * XMMU_REASON_HOST that pays for all parts. */
     XMMU_REASON_SLICE,
 } XmmuReason;
 

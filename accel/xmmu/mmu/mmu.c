@@ -77,6 +77,7 @@ void xmmu_vm_free(XmmuVm *vm)
 {
     g_assert(!vm->vcpus);
     xmmu_vm_zap_all(vm);
+    g_assert(!vm->batch_doomed);
     vm->services->rcu_call(&vm->rcu, vm_reclaim);
 }
 

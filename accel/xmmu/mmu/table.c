@@ -334,19 +334,33 @@ static bool loses_rights(const XmmuTable *table, XmmuSpte old, XmmuSpte new)
            !maps_all_of(format, xmmu_table_at(xmmu_spte_hpa(new)), old);
 }
 
-static void entry_changed(XmmuHold *hold, XmmuTable *table, XmmuSpte *sptep,
+/* Nobody walks a tree whose root is invalid, or a shadow table of an older generation:
+ * what they allowed was flushed when they were declared so. */
+static bool given_up(const XmmuTable *table)
+{
+    return table->role.tdp ? xmmu_table_unlinked(table->root)
+                           : table->generation != table->vm->generation;
+}
+
+static void tell_of_loss(XmmuHold *hold, XmmuTable *table, unsigned index,
+                         XmmuSpte old, XmmuSpte new)
+{
+    if (xmmu_spte_present(hold->vm->format, old) && !given_up(table) &&
+        loses_rights(table, old, new)) {
+        xmmu_flush_owe(hold);
+    }
+    xmmu_check_accounted(hold, table, index, old, new);
+}
+
+/* All that depends on what is in an entry, but for flushes. */
+static void keep_accounts(XmmuHold *hold, XmmuTable *table, unsigned index,
                           XmmuSpte old, XmmuSpte new)
 {
     const XmmuHostFormat *format = hold->vm->format;
+    XmmuSpte *sptep = &table->spt[index];
     bool was = xmmu_spte_present(format, old);
     bool is = xmmu_spte_present(format, new);
 
-    /* Nobody walks a tree whose root is invalid: what its tables allowed was flushed
-     * when that was made known. */
-    if (was && loses_rights(table, old, new) &&
-        !(table->role.tdp && xmmu_table_unlinked(table->root))) {
-        xmmu_flush_owe(hold);
-    }
     if (new.raw && !table->role.tdp) {
         xmmu_note_filled(table);
     }
@@ -363,6 +377,14 @@ static void entry_changed(XmmuHold *hold, XmmuTable *table, XmmuSpte *sptep,
     }
 }
 
+static void entry_changed(XmmuHold *hold, XmmuTable *table, unsigned index,
+                          XmmuSpte old, XmmuSpte new)
+{
+    /* In this order: tables below are taken apart when nobody gets there any more. */
+    tell_of_loss(hold, table, index, old, new);
+    keep_accounts(hold, table, index, old, new);
+}
+
 void xmmu_spte_set(XmmuTable *table, unsigned index, XmmuSpte value)
 {
     XmmuSpte *sptep = &table->spt[index];
@@ -374,8 +396,7 @@ void xmmu_spte_set(XmmuTable *table, unsigned index, XmmuSpte value)
     old.raw = __atomic_exchange_n(&sptep->raw, value.raw, __ATOMIC_SEQ_CST);
     xmmu_check_write_end(table, index, old, value, true);
     if (old.raw != value.raw) {
-        entry_changed(&table->vm->writer, table, sptep, old, value);
-        xmmu_check_accounted(&table->vm->writer, table, index, old, value);
+        entry_changed(&table->vm->writer, table, index, old, value);
     }
 }
 
@@ -401,8 +422,7 @@ bool xmmu_tdp_set(XmmuHold *hold, XmmuTable *table, unsigned index, XmmuSpte old
         return false;
     }
     if (old.raw != new.raw) {
-        entry_changed(hold, table, &table->spt[index], old, new);
-        xmmu_check_accounted(hold, table, index, old, new);
+        entry_changed(hold, table, index, old, new);
     }
     return true;
 }
@@ -424,23 +444,29 @@ bool xmmu_tdp_read(const XmmuTable *table, unsigned index, XmmuSpte *spte)
 
 bool xmmu_tdp_freeze(XmmuHold *hold, XmmuTable *table, unsigned index, XmmuSpte old)
 {
+    XmmuSpte frozen = { XMMU_SPTE_FROZEN };
+
     xmmu_assert_held(hold);
-    return exchange(table, index, old, (XmmuSpte) { XMMU_SPTE_FROZEN });
+    if (!exchange(table, index, old, frozen)) {
+        return false;
+    }
+    tell_of_loss(hold, table, index, old, frozen);
+    return true;
 }
 
 void xmmu_tdp_unfreeze(XmmuHold *hold, XmmuTable *table, unsigned index,
                        XmmuSpte old, XmmuSpte new)
 {
     XmmuSpte *sptep = &table->spt[index];
+    XmmuSpte frozen = { XMMU_SPTE_FROZEN };
 
     xmmu_assert_held(hold);
     g_assert(xmmu_spte_is_frozen(xmmu_spte_read(sptep)) && !xmmu_spte_is_frozen(new));
     xmmu_check_write_begin(table);
     __atomic_store_n(&sptep->raw, new.raw, __ATOMIC_SEQ_CST);
-    xmmu_check_write_end(table, index, (XmmuSpte) { XMMU_SPTE_FROZEN }, new, true);
+    xmmu_check_write_end(table, index, frozen, new, true);
     if (old.raw != new.raw) {
-        entry_changed(hold, table, sptep, old, new);
-        xmmu_check_accounted(hold, table, index, old, new);
+        keep_accounts(hold, table, index, old, new);
     }
 }
 

@@ -190,8 +190,9 @@ bool xmmu_tdp_read(const XmmuTable *table, unsigned index, XmmuSpte *spte);
  * For a change of several steps: keep others away from an entry that still is @old
  * (false: it is not).  They wait for the owner, so he must not yield, must not take
  * another lock that they may hold, and may freeze further entries only below this
- * one.  The hardware sees nothing present there meanwhile.  Ends with
- * xmmu_tdp_unfreeze(), which accounts for the change from @old to @new.
+ * one.  The hardware sees nothing present there meanwhile: what @old allowed is owed
+ * a flush from then on.  Ends with xmmu_tdp_unfreeze(), which accounts for the change
+ * from @old to @new.
  */
 bool xmmu_tdp_freeze(XmmuHold *hold, XmmuTable *table, unsigned index, XmmuSpte old);
 void xmmu_tdp_unfreeze(XmmuHold *hold, XmmuTable *table, unsigned index,

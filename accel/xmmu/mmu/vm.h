@@ -78,6 +78,9 @@ struct XmmuVm {
     XmmuRwLock mmu_lock;        /* lock.c */
     bool write_locked;          /* atomic; for assertions */
     XmmuHold writer;            /* write lock: its holder */
+    /* What slices owe, until the holding that closes the batch; atomic, see flush.c. */
+    bool batch_owed;
+    XmmuTable *batch_doomed;
 
     pthread_mutex_t slots_lock; /* one change of the map at a time; before mmu_lock */
     XmmuSlots *slots[XMMU_AS_COUNT];    /* RCU; replaced under the write lock */
