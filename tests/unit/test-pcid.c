@@ -320,6 +320,28 @@ static void test_owed_paid(void)
     end(&p);
 }
 
+/* Nothing was stale when it was flushed; what changes afterwards has not been cached. */
+static void test_owed_for_later(void)
+{
+    Pcid p;
+
+    for (unsigned how = 0; how < 2; how++) {
+        setup_shadow(&p, 3);
+        visit(&p, 0);
+        xmmu_vcpu_flushed(p.fx->cpus[1]);
+        load(&p, 0, false);             /* the tables settle */
+        visit(&p, 1);
+        xmmu_vcpu_invpcid(p.fx->vcpu, how ? XMMU_INVPCID_PCID : XMMU_INVPCID_ADDRESS,
+                          pcid_of(0), GVA_OF(1));
+        change(&p, 0, 1);
+        change(&p, 0, 2);
+        load(&p, 0, true);
+        expect(&p, 0, 1, NEW);
+        expect(&p, 0, 2, how ? NEW : OLD);
+        end(&p);
+    }
+}
+
 /* A root that fell out of the cache is compared when it is loaded again. */
 static void test_evicted(void)
 {
@@ -561,6 +583,7 @@ int main(int argc, char **argv)
     g_test_add_func("/pcid/many addresses", test_many_addresses);
     g_test_add_func("/pcid/owed/moves", test_owed_moves);
     g_test_add_func("/pcid/owed/paid once", test_owed_paid);
+    g_test_add_func("/pcid/owed/for later", test_owed_for_later);
     g_test_add_func("/pcid/evicted", test_evicted);
     g_test_add_func("/pcid/filled by others", test_filled_by_others);
     g_test_add_func("/pcid/linked by others", test_linked_by_others);

@@ -139,11 +139,15 @@ static bool may_be_stale(const XmmuCachedRoot *root)
     return root->table && !root->role.tdp && xmmu_needs_sync(root->table);
 }
 
+/*
+ * Also where every table is up to date now: nothing is cached for the PCID after this,
+ * so of what changes until the root comes back the old must not be seen.
+ */
 static void owe(XmmuCachedRoot *root, const gva_t *gva)
 {
     XmmuOwed *owed = &root->owed;
 
-    if (!may_be_stale(root) || owed->all) {
+    if (!root->table || root->role.tdp || owed->all) {
         return;
     }
     if (gva && owed->count < XMMU_OWED_MAX) {
