@@ -211,6 +211,7 @@ static void sin_believe_too_early(void)
     fixture_set(fx, 1, &regs);
     fixture_access(fx, 1, VA, XMMU_PROT_WRITE);
     fixture_map(fx, &regs, VA + GIB(1), page | PTE_PWU, 2);
+    fixture_write(fx, page, 0x5000 | PTE_PWU, 8);
     fixture_access(fx, 0, VA + GIB(1), XMMU_PROT_READ);
     fx->cpus[1]->cached = false;
     fixture_set(fx, 0, &regs);
