@@ -319,6 +319,212 @@ static void test_child_roles(void)
     g_assert_cmpuint(direct.pkey, ==, 5);
 }
 
+/* ---- All four kinds of MMU, every bit ------------------------------------------- */
+
+/* Whose tables are walked, and by what. */
+typedef enum Kind { KIND_SHADOW, KIND_TDP, KIND_NPT, KIND_EPT, KIND_COUNT } Kind;
+
+static XmmuVcpuRole role_of_kind(Kind kind, const State *s)
+{
+    switch (kind) {
+    case KIND_NPT: return xmmu_vcpu_role_npt(&s->caps, &s->regs);
+    case KIND_EPT: return xmmu_vcpu_role_ept(&s->caps, &s->regs);
+    default: return xmmu_vcpu_role(&s->caps, &s->regs);
+    }
+}
+
+static XmmuPageRole root_of_kind(Kind kind, XmmuVcpuRole role)
+{
+    XmmuConfig tdp = fixture_config(), shadow = fixture_shadow_config();
+
+    return xmmu_root_role(kind == KIND_SHADOW ? &shadow : &tdp, role);
+}
+
+/*
+ * Every bit of CR0, CR4 and EFER, the bits of the EPTP that are not the address, and
+ * every bit of every input that the CPU model and the machine have.
+ */
+enum {
+    BIT_CR0 = 0, BIT_CR4 = 32, BIT_EFER = 64, BIT_CR3 = 96, BIT_CAPS = 108,
+    BIT_PHYS = BIT_CAPS + 5, BIT_MACHINE = BIT_PHYS + 6, BIT_COUNT = BIT_MACHINE + 2,
+};
+
+static void flip_bit(State *s, unsigned bit)
+{
+    bool *const flags[] = {
+        &s->caps.page1g, &s->caps.pse36, &s->caps.amd_pml4e_bit8,
+        &s->caps.ept_execonly, &s->caps.ept_1g,
+    };
+
+    if (bit < BIT_CR4) {
+        s->regs.cr0 ^= (uint64_t)1 << (bit - BIT_CR0);
+    } else if (bit < BIT_EFER) {
+        s->regs.cr4 ^= (uint64_t)1 << (bit - BIT_CR4);
+    } else if (bit < BIT_CR3) {
+        s->regs.efer ^= (uint64_t)1 << (bit - BIT_EFER);
+    } else if (bit < BIT_CAPS) {
+        s->regs.cr3 ^= (uint64_t)1 << (bit - BIT_CR3);
+    } else if (bit < BIT_PHYS) {
+        *flags[bit - BIT_CAPS] ^= 1;
+    } else if (bit < BIT_MACHINE) {
+        s->caps.maxphyaddr ^= 1 << (bit - BIT_PHYS);
+    } else if (bit == BIT_MACHINE) {
+        s->regs.smm ^= 1;
+    } else {
+        s->regs.a20_masked ^= 1;
+    }
+}
+
+/* The masks are compared byte by byte, whatever is added to them. */
+static void masks_of(XmmuVcpuRole role, XmmuMasks *masks)
+{
+    memset(masks, 0, sizeof(*masks));
+    xmmu_masks_compute(role, masks);
+}
+
+static bool possible_caps(const State *s)
+{
+    return s->caps.maxphyaddr >= 32 && s->caps.maxphyaddr <= 52 && possible(s);
+}
+
+/*
+ * Flip one bit alone: either the key differs, or nothing that is derived does.  What a
+ * walk decides, it decides by the masks (and the PDPTEs, the keys and CR3's address,
+ * which are no part of any mask).
+ */
+static unsigned check_flips(Kind kind, const State *s)
+{
+    XmmuVcpuRole role = role_of_kind(kind, s);
+    XmmuPageRole root = root_of_kind(kind, role);
+    XmmuMasks masks, other_masks;
+    unsigned checked = 0;
+
+    masks_of(role, &masks);
+    for (unsigned bit = 0; bit < BIT_COUNT; bit++) {
+        State t = *s;
+        XmmuVcpuRole other;
+
+        flip_bit(&t, bit);
+        if (!possible_caps(&t)) {
+            continue;
+        }
+        other = role_of_kind(kind, &t);
+        checked++;
+        if (other.word != role.word) {
+            continue;
+        }
+        masks_of(other, &other_masks);
+        g_assert_cmpint(memcmp(&masks, &other_masks, sizeof(masks)), ==, 0);
+        g_assert_cmphex(root.word, ==, root_of_kind(kind, other).word);
+    }
+    return checked;
+}
+
+static void test_every_bit(gconstpointer data)
+{
+    Kind kind = GPOINTER_TO_UINT(data);
+    static const Input varied[] = {
+        IN_PE, IN_WP, IN_PG, IN_PSE, IN_PAE, IN_LA57, IN_SMEP, IN_SMAP, IN_PKE, IN_PKS,
+        IN_LME_LMA, IN_NXE, IN_PAGE1G, IN_PSE36, IN_AMD, IN_PHYS,
+    };
+    unsigned checked = 0;
+
+    for (uint32_t set = 0; set < 1u << G_N_ELEMENTS(varied); set += 5) {
+        State s = { .caps.maxphyaddr = 36, .regs.cr3 = 0x1e };
+
+        for (size_t i = 0; i < G_N_ELEMENTS(varied); i++) {
+            if (set >> i & 1) {
+                flip(&s, varied[i]);
+            }
+        }
+        if (possible_caps(&s)) {
+            checked += check_flips(kind, &s);
+        }
+    }
+    g_assert_cmpuint(checked, >, 100000);
+}
+
+/* The bits that a kind consumes: flipping any other changes no key. */
+static void test_consumed(void)
+{
+    State s = {
+        .caps = { .maxphyaddr = 40, .page1g = true, .pse36 = true, .ept_1g = true },
+        .regs = fixture_regs(MODE_4L, 0x1e),
+    };
+    const uint64_t npt_cr4 = XMMU_CR4_PAE | XMMU_CR4_LA57, eptp = 0x78;
+
+    s.regs.cr4 |= XMMU_CR4_PKE | XMMU_CR4_SMEP | XMMU_CR4_SMAP | XMMU_CR4_PKS;
+    for (unsigned bit = 0; bit < BIT_COUNT; bit++) {
+        State t = s;
+        bool npt, ept;
+
+        flip_bit(&t, bit);
+        if (!possible_caps(&t)) {
+            continue;
+        }
+        npt = role_of_kind(KIND_NPT, &s).word != role_of_kind(KIND_NPT, &t).word;
+        ept = role_of_kind(KIND_EPT, &s).word != role_of_kind(KIND_EPT, &t).word;
+        if (bit < BIT_CR4) {
+            g_assert_cmpint(npt, ==, (s.regs.cr0 ^ t.regs.cr0) == XMMU_CR0_PG);
+        } else if (bit < BIT_EFER) {
+            g_assert_cmpint(npt, ==, !!((s.regs.cr4 ^ t.regs.cr4) & npt_cr4));
+        } else if (bit < BIT_CR3) {
+            g_assert_cmpint(npt, ==, (s.regs.efer ^ t.regs.efer) == XMMU_EFER_NXE ||
+                            (s.regs.efer ^ t.regs.efer) == XMMU_EFER_LMA);
+        }
+        if (bit < BIT_CR3) {
+            g_assert_false(ept);
+        } else if (bit < BIT_CAPS) {
+            g_assert_false(npt);
+            g_assert_true(!ept || ((s.regs.cr3 ^ t.regs.cr3) & eptp));
+        }
+    }
+}
+
+/* (CR0, CR4, EFER) by the four kinds. */
+static void test_four_kinds(void)
+{
+    enum { W = XMMU_CR0_WP, K = XMMU_CR4_PKE, E = XMMU_CR4_SMEP, A = XMMU_CR4_SMAP };
+    static const struct {
+        unsigned mode;
+        uint64_t cr4;
+        bool wp, nxe;
+        const char *shadow, *npt;
+    } cases[] = {
+        { MODE_4L, 0, true, true, "level 4 uwx lma nxe wp",
+          "level 4 uwx lma nxe wp guest-mode" },
+        { MODE_4L, 0, false, true, "level 4 uwx lma nxe",
+          "level 4 uwx lma nxe wp guest-mode" },
+        { MODE_4L, K | E | A, false, false,
+          "level 4 uwx lma smep-andnot-wp smap-andnot-wp pk-andnot-wp",
+          "level 4 uwx lma wp guest-mode" },
+        { MODE_5L, K | E | A, true, true, "level 5 uwx lma nxe wp",
+          "level 5 uwx lma nxe wp guest-mode" },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        State s = {
+            .caps.maxphyaddr = 40,
+            .regs = fixture_regs(cases[i].mode, 0x5e),      /* EPTP: 4 levels, A/D */
+        };
+        const char *expected[KIND_COUNT] = {
+            cases[i].shadow, "level 4 uwx direct tdp", cases[i].npt,
+            "level 4 uwx ept ept-ad wp guest-mode",
+        };
+
+        s.regs.cr4 |= cases[i].cr4;
+        s.regs.cr0 &= cases[i].wp ? ~(uint64_t)0 : ~(uint64_t)W;
+        s.regs.efer &= cases[i].nxe ? ~(uint64_t)0 : ~(uint64_t)XMMU_EFER_NXE;
+        for (Kind kind = 0; kind < KIND_COUNT; kind++) {
+            XmmuPageRole root = root_of_kind(kind, role_of_kind(kind, &s));
+            char *text = xmmu_page_role_text(root.word);
+
+            g_assert_cmpstr(text, ==, expected[kind]);
+            g_free(text);
+        }
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -333,5 +539,12 @@ int main(int argc, char **argv)
     g_test_add_func("/role/page-role", test_page_role_follows);
     g_test_add_func("/role/skip", test_skip);
     g_test_add_func("/role/children", test_child_roles);
+    g_test_add_func("/role/consumed bits", test_consumed);
+    g_test_add_func("/role/four kinds", test_four_kinds);
+    g_test_add_data_func("/role/every bit/shadow", GUINT_TO_POINTER(KIND_SHADOW),
+                         test_every_bit);
+    g_test_add_data_func("/role/every bit/tdp", GUINT_TO_POINTER(KIND_TDP), test_every_bit);
+    g_test_add_data_func("/role/every bit/npt", GUINT_TO_POINTER(KIND_NPT), test_every_bit);
+    g_test_add_data_func("/role/every bit/ept", GUINT_TO_POINTER(KIND_EPT), test_every_bit);
     return g_test_run();
 }
