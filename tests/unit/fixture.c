@@ -296,6 +296,26 @@ void fixture_map(Fixture *fx, const XmmuRegs *regs, gva_t gva, uint64_t entry, i
                   fixture_entry_size(regs));
 }
 
+/* ---- A guest that writes its own tables ------------------------------------ */
+
+Fixture *fixture_new_guest(unsigned mode, XmmuRegs *regs)
+{
+    XmmuConfig config = fixture_shadow_config();
+    Fixture *fx = fixture_new(&config, FIXTURE_GUEST_RAM);
+
+    *regs = fixture_regs(mode, fixture_page(fx));
+    return fx;
+}
+
+void fixture_map_window(Fixture *fx, const XmmuRegs *regs)
+{
+    uint64_t size = fixture_levels(regs) == MODE_32 ? MIB(4) : MIB(2);
+
+    for (gpa_t gpa = 0; gpa < fx->ram_size; gpa += size) {
+        fixture_map(fx, regs, FIXTURE_WINDOW + gpa, gpa | PTE_P | PTE_W | PTE_PS, 2);
+    }
+}
+
 /* ---- Accesses ------------------------------------------------------------ */
 
 XmmuHwResult fixture_access_size(Fixture *fx, unsigned cpu, gva_t gva, unsigned how,
@@ -325,6 +345,11 @@ void fixture_store(Fixture *fx, unsigned cpu, gva_t gva, uint64_t value, unsigne
         g_assert_cmpuint(r.hpa, ==, (uintptr_t)fx->ram + r.gpa);
     }
     fixture_write(fx, r.gpa, value, size);
+}
+
+void fixture_guest_write(Fixture *fx, const XmmuRegs *regs, gpa_t gpa, uint64_t value)
+{
+    fixture_store(fx, 0, FIXTURE_WINDOW + gpa, value, fixture_entry_size(regs));
 }
 
 void fixture_expect_ok(Fixture *fx, gva_t gva, unsigned how, gpa_t gpa)

@@ -97,6 +97,18 @@ void fixture_map(Fixture *fx, const XmmuRegs *regs, gva_t gva, uint64_t entry,
 unsigned fixture_entry_size(const XmmuRegs *regs);
 unsigned fixture_levels(const XmmuRegs *regs);
 
+/* ---- A guest under shadow paging that writes its own tables ---- */
+
+#define FIXTURE_GUEST_RAM   MIB(32)
+/* The supervisor sees all RAM here, through large pages. */
+#define FIXTURE_WINDOW      0x40000000ull
+
+/* A VM with shadow paging, and registers for @mode with an empty root table. */
+Fixture *fixture_new_guest(unsigned mode, XmmuRegs *regs);
+void fixture_map_window(Fixture *fx, const XmmuRegs *regs);
+/* vCPU 0 stores a guest entry at @gpa through the window. */
+void fixture_guest_write(Fixture *fx, const XmmuRegs *regs, gpa_t gpa, uint64_t value);
+
 /* ---- Accesses ---- */
 
 /* @how: one XMMU_PROT_* and ACC_* flags. */

@@ -11,38 +11,7 @@
 #include "accel/xmmu/mmu/vm.h"
 #include "fixture.h"
 
-#define RAM MIB(32)
-
-static Fixture *new_vm(unsigned mode, XmmuRegs *regs)
-{
-    XmmuConfig config = fixture_shadow_config();
-    Fixture *fx = fixture_new(&config, RAM);
-
-    *regs = fixture_regs(mode, fixture_page(fx));
-    return fx;
-}
-
-/* The guest sees all its RAM at WINDOW, to write tables through. */
-#define WINDOW 0x40000000ull
-
-static void map_window(Fixture *fx, const XmmuRegs *regs)
-{
-    uint64_t size = fixture_levels(regs) == MODE_32 ? MIB(4) : MIB(2);
-
-    for (gpa_t gpa = 0; gpa < RAM; gpa += size) {
-        fixture_map(fx, regs, WINDOW + gpa, gpa | PTE_P | PTE_W | PTE_PS, 2);
-    }
-}
-
-static void guest_write(Fixture *fx, const XmmuRegs *regs, gpa_t gpa, uint64_t value)
-{
-    fixture_store(fx, 0, WINDOW + gpa, value, fixture_entry_size(regs));
-}
-
-static XmmuStats stats_now(Fixture *fx)
-{
-    return fixture_stats(fx);
-}
+#define RAM FIXTURE_GUEST_RAM
 
 /* ---- Sharing ------------------------------------------------------------- */
 
@@ -51,7 +20,7 @@ static XmmuStats stats_now(Fixture *fx)
 static void test_sharing(void)
 {
     XmmuRegs regs;
-    Fixture *fx = new_vm(MODE_4L, &regs);
+    Fixture *fx = fixture_new_guest(MODE_4L, &regs);
     gpa_t table = fixture_page(fx);
     XmmuStats before, after;
 
@@ -61,15 +30,15 @@ static void test_sharing(void)
     fixture_write(fx, table + 5 * 8, MIB(8) | PTE_PWU, 8);
     fixture_load(fx, 0, regs);
     fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
-    before = stats_now(fx);
+    before = fixture_stats(fx);
     fixture_expect_ok(fx, MIB(2) + 0x5000, XMMU_PROT_WRITE, MIB(8));
-    after = stats_now(fx);
+    after = fixture_stats(fx);
     g_assert_cmpuint(after.tables, ==, before.tables);
     /* Inherited rights are part of what a table is (CVE-2021-38198). */
     fixture_expect_fault(fx, MIB(4) + 0x5000, XMMU_PROT_WRITE, 3);
     fixture_expect_ok(fx, MIB(4) + 0x5000, XMMU_PROT_READ, MIB(8));
     g_assert_cmphex(fx->last.prot & XMMU_PROT_WRITE, ==, 0);
-    after = stats_now(fx);
+    after = fixture_stats(fx);
     g_assert_cmpuint(after.tables, ==, before.tables + 1);
     fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
     fixture_expect_fault(fx, MIB(4) + 0x5000, XMMU_PROT_WRITE, 3);
@@ -80,7 +49,7 @@ static void test_sharing(void)
 static void test_recursive(void)
 {
     XmmuRegs regs;
-    Fixture *fx = new_vm(MODE_4L, &regs);
+    Fixture *fx = fixture_new_guest(MODE_4L, &regs);
     gva_t self = 0xffffff7fbfdfe000;    /* index 0x1fe, four times */
     int i;
 
@@ -103,11 +72,11 @@ static void check_invlpg(gconstpointer data)
 {
     unsigned mode = GPOINTER_TO_UINT(data);
     XmmuRegs regs;
-    Fixture *fx = new_vm(mode, &regs);
+    Fixture *fx = fixture_new_guest(mode, &regs);
     gpa_t at;
     XmmuStats before, after;
 
-    map_window(fx, &regs);
+    fixture_map_window(fx, &regs);
     fixture_map(fx, &regs, 0x5000, MIB(8) | PTE_PWU, 1);
     fixture_map(fx, &regs, 0x6000, MIB(8) | PTE_PWU, 1);
     at = fixture_entry(fx, &regs, 0x5000, 1);
@@ -116,10 +85,10 @@ static void check_invlpg(gconstpointer data)
     fixture_expect_ok(fx, 0x6000, XMMU_PROT_WRITE, MIB(8));
 
     /* The page table becomes unsync and is written freely then. */
-    before = stats_now(fx);
-    guest_write(fx, &regs, at, MIB(9) | PTE_PWU);
-    guest_write(fx, &regs, at, MIB(10) | PTE_PWU);
-    after = stats_now(fx);
+    before = fixture_stats(fx);
+    fixture_guest_write(fx, &regs, at, MIB(9) | PTE_PWU);
+    fixture_guest_write(fx, &regs, at, MIB(10) | PTE_PWU);
+    after = fixture_stats(fx);
     g_assert_cmpuint(after.faults, <=, before.faults + 1);
     g_assert_cmpuint(after.tracked_writes, ==, before.tracked_writes);
 
@@ -129,8 +98,8 @@ static void check_invlpg(gconstpointer data)
     fixture_expect_ok(fx, 0x6000, XMMU_PROT_WRITE, MIB(8));
 
     /* A CR3 load shows all. */
-    guest_write(fx, &regs, at, 0);
-    guest_write(fx, &regs, at + fixture_entry_size(&regs), MIB(11) | PTE_PWU);
+    fixture_guest_write(fx, &regs, at, 0);
+    fixture_guest_write(fx, &regs, at + fixture_entry_size(&regs), MIB(11) | PTE_PWU);
     fixture_load(fx, 0, regs);
     fixture_expect_fault(fx, 0x5000, XMMU_PROT_READ, 0);
     fixture_expect_ok(fx, 0x6000, XMMU_PROT_WRITE, MIB(11));
@@ -142,33 +111,33 @@ static void check_invlpg(gconstpointer data)
 static void test_rights_change(void)
 {
     XmmuRegs regs;
-    Fixture *fx = new_vm(MODE_4L, &regs);
+    Fixture *fx = fixture_new_guest(MODE_4L, &regs);
     XmmuStats before;
     gpa_t at;
 
-    map_window(fx, &regs);
+    fixture_map_window(fx, &regs);
     fixture_map(fx, &regs, 0x5000, MIB(8) | PTE_PWU, 1);
     at = fixture_entry(fx, &regs, 0x5000, 1);
     fixture_load(fx, 0, regs);
     fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE | ACC_USER, MIB(8));
-    guest_write(fx, &regs, at, MIB(8) | PTE_P | PTE_U | PTE_A | PTE_D);
+    fixture_guest_write(fx, &regs, at, MIB(8) | PTE_P | PTE_U | PTE_A | PTE_D);
     xmmu_vcpu_invlpg(fx->vcpu, 0x5000);
     fixture_expect_fault(fx, 0x5000, XMMU_PROT_WRITE | ACC_USER, 7);
-    before = stats_now(fx);
+    before = fixture_stats(fx);
     fixture_expect_ok(fx, 0x5000, XMMU_PROT_READ | ACC_USER, MIB(8));
-    g_assert_cmpuint(stats_now(fx).faults, ==, before.faults);
+    g_assert_cmpuint(fixture_stats(fx).faults, ==, before.faults);
     /* D cleared: the next write must set it again. */
-    guest_write(fx, &regs, at, MIB(8) | PTE_PWU | PTE_A);
+    fixture_guest_write(fx, &regs, at, MIB(8) | PTE_PWU | PTE_A);
     xmmu_vcpu_invlpg(fx->vcpu, 0x5000);
     fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE | ACC_USER, MIB(8));
     g_assert_true(fixture_read(fx, at, 8) & PTE_D);
     /* A cleared: the next access must set it again. */
-    guest_write(fx, &regs, at, MIB(8) | PTE_PWU);
+    fixture_guest_write(fx, &regs, at, MIB(8) | PTE_PWU);
     xmmu_vcpu_flush_guest(fx->vcpu);
     fixture_expect_ok(fx, 0x5000, XMMU_PROT_READ | ACC_USER, MIB(8));
     g_assert_true(fixture_read(fx, at, 8) & PTE_A);
     /* NX and a key. */
-    guest_write(fx, &regs, at, MIB(8) | PTE_PWU | PTE_A | PTE_NX);
+    fixture_guest_write(fx, &regs, at, MIB(8) | PTE_PWU | PTE_A | PTE_NX);
     xmmu_vcpu_invlpg(fx->vcpu, 0x5000);
     fixture_expect_fault(fx, 0x5000, XMMU_PROT_EXEC | ACC_USER, 0x15);
     fixture_free(fx);
@@ -178,10 +147,10 @@ static void test_rights_change(void)
 static void test_laggard(void)
 {
     XmmuRegs regs;
-    Fixture *fx = new_vm(MODE_4L, &regs);
+    Fixture *fx = fixture_new_guest(MODE_4L, &regs);
     XmmuStats before, after;
 
-    map_window(fx, &regs);
+    fixture_map_window(fx, &regs);
     fixture_map(fx, &regs, 0x5000, MIB(8) | PTE_PWU, 1);
     fixture_add_cpu(fx, 1);
     fixture_load(fx, 0, regs);
@@ -190,9 +159,9 @@ static void test_laggard(void)
     fixture_access(fx, 1, 0x5000, XMMU_PROT_READ);
     fixture_load(fx, 0, regs);
     fixture_load(fx, 0, regs);
-    before = stats_now(fx);
+    before = fixture_stats(fx);
     fixture_load(fx, 0, regs);
-    after = stats_now(fx);
+    after = fixture_stats(fx);
     g_assert_cmpuint(after.syncs, >, before.syncs);
     /* In time it is asked to flush. */
     for (int i = 0; i < 1000 && !fx->nudged[1]; i++) {
@@ -202,9 +171,9 @@ static void test_laggard(void)
     xmmu_vcpu_flushed(fx->cpus[1]);
     fixture_load(fx, 0, regs);
     fixture_access(fx, 0, 0x5000, XMMU_PROT_READ);
-    before = stats_now(fx);
+    before = fixture_stats(fx);
     fixture_load(fx, 0, regs);
-    after = stats_now(fx);
+    after = fixture_stats(fx);
     g_assert_cmpuint(after.syncs, ==, before.syncs);
     fixture_free(fx);
 }
@@ -219,7 +188,7 @@ static void test_stale_writer(void)
     for (int level = 1; level <= 4; level++) {
         for (int whole = 0; whole < 2; whole++) {
             XmmuRegs regs;
-            Fixture *fx = new_vm(MODE_4L, &regs);
+            Fixture *fx = fixture_new_guest(MODE_4L, &regs);
             gpa_t at;
             uint64_t entry;
 
@@ -253,12 +222,12 @@ static void check_upper_write(gconstpointer data)
 {
     unsigned mode = GPOINTER_TO_UINT(data);
     XmmuRegs regs;
-    Fixture *fx = new_vm(mode, &regs);
+    Fixture *fx = fixture_new_guest(mode, &regs);
     gpa_t at, table = 0;
     XmmuStats before, after;
     XmmuHwResult r;
 
-    map_window(fx, &regs);
+    fixture_map_window(fx, &regs);
     fixture_map(fx, &regs, 0x5000, MIB(8) | PTE_PWU, 1);
     table = fixture_page(fx);
     fixture_write(fx, table + 5 * fixture_entry_size(&regs), MIB(9) | PTE_PWU,
@@ -269,39 +238,39 @@ static void check_upper_write(gconstpointer data)
     fixture_load(fx, 0, regs);
     fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
 
-    before = stats_now(fx);
-    r = fixture_access_size(fx, 0, WINDOW + at, XMMU_PROT_WRITE,
+    before = fixture_stats(fx);
+    r = fixture_access_size(fx, 0, FIXTURE_WINDOW + at, XMMU_PROT_WRITE,
                             fixture_entry_size(&regs));
     g_assert_cmpint(r.outcome, ==, XMMU_HW_DIRECT);
     g_assert_false(r.mmio);
     g_assert_cmphex(r.gpa, ==, at);
     fixture_write(fx, at, table | PTE_PWU, fixture_entry_size(&regs));
-    after = stats_now(fx);
+    after = fixture_stats(fx);
     g_assert_cmpuint(after.tracked_writes, ==, before.tracked_writes + 1);
     xmmu_vcpu_invlpg(fx->vcpu, 0x5000);
     fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(9));
     /* The page is read as before. */
-    fixture_expect_ok(fx, WINDOW + at, XMMU_PROT_READ, at);
+    fixture_expect_ok(fx, FIXTURE_WINDOW + at, XMMU_PROT_READ, at);
     fixture_free(fx);
 }
 
 static void test_flooding(void)
 {
     XmmuRegs regs;
-    Fixture *fx = new_vm(MODE_4L, &regs);
+    Fixture *fx = fixture_new_guest(MODE_4L, &regs);
     XmmuStats before, after;
     gpa_t at;
 
-    map_window(fx, &regs);
+    fixture_map_window(fx, &regs);
     fixture_map(fx, &regs, 0x5000, MIB(8) | PTE_PWU, 1);
     at = fixture_entry(fx, &regs, 0x5000, 2) & XMMU_PAGE_MASK;
     fixture_load(fx, 0, regs);
     fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
-    before = stats_now(fx);
+    before = fixture_stats(fx);
     for (unsigned i = 0; i < 40; i++) {
-        guest_write(fx, &regs, at + (100 + i) * 8, 0);
+        fixture_guest_write(fx, &regs, at + (100 + i) * 8, 0);
     }
-    after = stats_now(fx);
+    after = fixture_stats(fx);
     g_assert_cmpuint(after.floods, ==, before.floods + 1);
     /* Not a table any more: the writes do not come to us. */
     g_assert_cmpuint(after.tracked_writes, <, before.tracked_writes + 10);
@@ -317,21 +286,21 @@ static void test_misaligned(void)
 
     for (size_t i = 0; i < G_N_ELEMENTS(writes); i++) {
         XmmuRegs regs;
-        Fixture *fx = new_vm(MODE_4L, &regs);
+        Fixture *fx = fixture_new_guest(MODE_4L, &regs);
         XmmuStats before;
         XmmuHwResult r;
         gpa_t at;
 
-        map_window(fx, &regs);
+        fixture_map_window(fx, &regs);
         fixture_map(fx, &regs, 0x5000, MIB(8) | PTE_PWU, 1);
         at = fixture_entry(fx, &regs, 0x5000, 2) & XMMU_PAGE_MASK;
         fixture_load(fx, 0, regs);
         fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
-        before = stats_now(fx);
-        r = fixture_access_size(fx, 0, WINDOW + at + writes[i].offset, XMMU_PROT_WRITE,
-                                writes[i].size);
+        before = fixture_stats(fx);
+        r = fixture_access_size(fx, 0, FIXTURE_WINDOW + at + writes[i].offset,
+                                XMMU_PROT_WRITE, writes[i].size);
         g_assert_cmpint(r.outcome, ==, XMMU_HW_DIRECT);
-        g_assert_cmpuint(stats_now(fx).misaligned, ==, before.misaligned + 1);
+        g_assert_cmpuint(fixture_stats(fx).misaligned, ==, before.misaligned + 1);
         fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
         fixture_free(fx);
     }
@@ -342,7 +311,7 @@ static void test_misaligned(void)
 static void test_quadrants(void)
 {
     XmmuRegs regs;
-    Fixture *fx = new_vm(MODE_32, &regs);
+    Fixture *fx = fixture_new_guest(MODE_32, &regs);
 
     /* Each half of a page table, each quarter of the directory. */
     for (unsigned q = 0; q < 4; q++) {
@@ -371,17 +340,17 @@ static void test_quadrants(void)
 static void test_4m(void)
 {
     XmmuRegs regs;
-    Fixture *fx = new_vm(MODE_32, &regs);
+    Fixture *fx = fixture_new_guest(MODE_32, &regs);
     gpa_t at;
 
-    map_window(fx, &regs);
+    fixture_map_window(fx, &regs);
     fixture_map(fx, &regs, 0x80000000, MIB(8) | PTE_PWU | PTE_PS, 2);
     at = fixture_entry(fx, &regs, 0x80000000, 2);
     fixture_load(fx, 0, regs);
     fixture_expect_ok(fx, 0x80001000, XMMU_PROT_WRITE, MIB(8) + 0x1000);
     fixture_expect_ok(fx, 0x80201000, XMMU_PROT_WRITE, MIB(10) + 0x1000);
     g_assert_cmpuint(fx->last.page_shift, ==, 22);
-    guest_write(fx, &regs, at, MIB(12) | PTE_PWU | PTE_PS);
+    fixture_guest_write(fx, &regs, at, MIB(12) | PTE_PWU | PTE_PS);
     xmmu_vcpu_invlpg(fx->vcpu, 0x80000000);
     fixture_expect_ok(fx, 0x80201000, XMMU_PROT_WRITE, MIB(14) + 0x1000);
     fixture_expect_ok(fx, 0x80001000, XMMU_PROT_WRITE, MIB(12) + 0x1000);
@@ -394,21 +363,21 @@ static void test_4m(void)
 static void test_split(void)
 {
     XmmuRegs regs;
-    Fixture *fx = new_vm(MODE_4L, &regs);
+    Fixture *fx = fixture_new_guest(MODE_4L, &regs);
     gpa_t at;
 
-    map_window(fx, &regs);
+    fixture_map_window(fx, &regs);
     fixture_map(fx, &regs, 0x5000, MIB(8) | PTE_PWU, 1);
     at = fixture_entry(fx, &regs, 0x5000, 2);
     fixture_load(fx, 0, regs);
-    fixture_expect_ok(fx, WINDOW + MIB(16), XMMU_PROT_WRITE, MIB(16));
-    fixture_expect_ok(fx, WINDOW + at, XMMU_PROT_READ, at);
+    fixture_expect_ok(fx, FIXTURE_WINDOW + MIB(16), XMMU_PROT_WRITE, MIB(16));
+    fixture_expect_ok(fx, FIXTURE_WINDOW + at, XMMU_PROT_READ, at);
     g_assert_cmphex(fx->last.prot & XMMU_PROT_WRITE, ==, 0);
     g_assert_cmpuint(fx->last.page_shift, ==, 21);
     fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
-    fixture_store(fx, 0, WINDOW + MIB(1) + 0x80000, 1, 8);
-    g_assert_cmpuint(stats_now(fx).pages_2m, >, 0);
-    g_assert_cmpuint(stats_now(fx).pages_4k, >, 0);
+    fixture_store(fx, 0, FIXTURE_WINDOW + MIB(1) + 0x80000, 1, 8);
+    g_assert_cmpuint(fixture_stats(fx).pages_2m, >, 0);
+    g_assert_cmpuint(fixture_stats(fx).pages_4k, >, 0);
     fixture_free(fx);
 }
 
@@ -446,7 +415,7 @@ static void test_split_roles(void)
 static void test_1g(void)
 {
     XmmuRegs regs;
-    Fixture *fx = new_vm(MODE_4L, &regs);
+    Fixture *fx = fixture_new_guest(MODE_4L, &regs);
 
     fixture_map(fx, &regs, 0, PTE_PWU | PTE_PS, 3);
     fixture_map(fx, &regs, GIB(1) + MIB(2), MIB(2) | PTE_PWU | PTE_PS, 2);
@@ -462,24 +431,24 @@ static void test_1g(void)
 static void test_role_conflict(void)
 {
     XmmuRegs regs;
-    Fixture *fx = new_vm(MODE_4L, &regs);
+    Fixture *fx = fixture_new_guest(MODE_4L, &regs);
     gpa_t at;
     uint64_t table;
 
-    map_window(fx, &regs);
+    fixture_map_window(fx, &regs);
     fixture_map(fx, &regs, 0x80005000, MIB(8) | PTE_PWU, 1);
     at = fixture_entry(fx, &regs, 0x80005000, 2);
     table = fixture_read(fx, at, 8);
     fixture_load(fx, 0, regs);
     for (int i = 0; i < 3; i++) {
         fixture_expect_ok(fx, 0x80005000, XMMU_PROT_WRITE, MIB(8));
-        guest_write(fx, &regs, at, MIB(16) | PTE_PWU | PTE_PS);
+        fixture_guest_write(fx, &regs, at, MIB(16) | PTE_PWU | PTE_PS);
         xmmu_vcpu_invlpg(fx->vcpu, 0x80005000);
         fixture_expect_ok(fx, 0x80005000, XMMU_PROT_WRITE, MIB(16) + 0x5000);
-        guest_write(fx, &regs, at, table & ~PTE_W);
+        fixture_guest_write(fx, &regs, at, table & ~PTE_W);
         xmmu_vcpu_invlpg(fx->vcpu, 0x80005000);
         fixture_expect_fault(fx, 0x80005000, XMMU_PROT_WRITE, 3);
-        guest_write(fx, &regs, at, table);
+        fixture_guest_write(fx, &regs, at, table);
         fixture_load(fx, 0, regs);
     }
     /* Unnoticed (a device wrote): the fault meets a child of another role. */
@@ -488,7 +457,7 @@ static void test_role_conflict(void)
     fixture_map(fx, &regs, 0x80006000, MIB(9) | PTE_PWU, 1);
     fixture_expect_ok(fx, 0x80006000, XMMU_PROT_READ, MIB(9));
     fixture_expect_fault(fx, 0x80006000, XMMU_PROT_READ | ACC_USER, 5);
-    g_assert_cmpuint(stats_now(fx).role_conflicts, >, 0);
+    g_assert_cmpuint(fixture_stats(fx).role_conflicts, >, 0);
     fixture_free(fx);
 }
 
@@ -497,7 +466,7 @@ static void test_role_conflict(void)
 static void test_without_wp(void)
 {
     XmmuRegs regs;
-    Fixture *fx = new_vm(MODE_4L, &regs);
+    Fixture *fx = fixture_new_guest(MODE_4L, &regs);
     XmmuHwResult r;
 
     regs.cr0 &= ~(uint64_t)XMMU_CR0_WP;
@@ -538,7 +507,7 @@ static void test_without_wp_then_checks(void)
 
     for (size_t i = 0; i < G_N_ELEMENTS(bits); i++) {
         XmmuRegs regs;
-        Fixture *fx = new_vm(MODE_4L, &regs);
+        Fixture *fx = fixture_new_guest(MODE_4L, &regs);
 
         regs.cr0 &= ~(uint64_t)XMMU_CR0_WP;
         regs.pkru = 1 << 6;
@@ -560,7 +529,7 @@ static void test_without_wp_then_checks(void)
 static void test_without_wp_to_table(void)
 {
     XmmuRegs regs;
-    Fixture *fx = new_vm(MODE_4L, &regs);
+    Fixture *fx = fixture_new_guest(MODE_4L, &regs);
     gpa_t at;
 
     regs.cr0 &= ~(uint64_t)XMMU_CR0_WP;
@@ -584,7 +553,7 @@ static void test_without_wp_to_table(void)
 static void test_mmio(void)
 {
     XmmuRegs regs;
-    Fixture *fx = new_vm(MODE_4L, &regs);
+    Fixture *fx = fixture_new_guest(MODE_4L, &regs);
     XmmuStats before;
     XmmuHwResult r;
 
@@ -592,12 +561,12 @@ static void test_mmio(void)
     fixture_load(fx, 0, regs);
     r = fixture_access(fx, 0, 0x5020, XMMU_PROT_READ);
     g_assert_true(r.outcome == XMMU_HW_DIRECT && r.mmio);
-    before = stats_now(fx);
+    before = fixture_stats(fx);
     r = fixture_access(fx, 0, 0x5030, XMMU_PROT_READ);
     g_assert_true(r.outcome == XMMU_HW_DIRECT && r.mmio);
     g_assert_cmphex(r.gpa, ==, 0xfee00030);
-    g_assert_cmpuint(stats_now(fx).mmio_cached, ==, before.mmio_cached + 1);
-    g_assert_cmpuint(stats_now(fx).faults, ==, before.faults);
+    g_assert_cmpuint(fixture_stats(fx).mmio_cached, ==, before.mmio_cached + 1);
+    g_assert_cmpuint(fixture_stats(fx).faults, ==, before.faults);
     /* Rights are kept with it. */
     fixture_expect_fault(fx, 0x5020, XMMU_PROT_WRITE | ACC_USER, 7);
     fixture_free(fx);
@@ -619,11 +588,11 @@ static void test_limit(void)
     for (unsigned round = 0; round < 2; round++) {
         for (unsigned i = 0; i < 64; i++) {
             fixture_expect_ok(fx, i * GIB(1), XMMU_PROT_WRITE, MIB(8) + i * 0x1000);
-            g_assert_cmpuint(stats_now(fx).table_bytes, <=, config.table_memory);
+            g_assert_cmpuint(fixture_stats(fx).table_bytes, <=, config.table_memory);
         }
         rcu_service_drain();
     }
-    g_assert_cmpuint(stats_now(fx).reclaims, >, 0);
+    g_assert_cmpuint(fixture_stats(fx).reclaims, >, 0);
     fixture_free(fx);
 }
 
@@ -631,7 +600,7 @@ static void test_limit(void)
 static void test_second_cpu(void)
 {
     XmmuRegs regs;
-    Fixture *fx = new_vm(MODE_5L, &regs);
+    Fixture *fx = fixture_new_guest(MODE_5L, &regs);
     XmmuStats before;
 
     fixture_map(fx, &regs, 0x5000, MIB(8) | PTE_PWU, 1);
@@ -639,10 +608,10 @@ static void test_second_cpu(void)
     fixture_load(fx, 0, regs);
     fixture_load(fx, 1, regs);
     fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
-    before = stats_now(fx);
+    before = fixture_stats(fx);
     g_assert_cmpint(fixture_access(fx, 1, 0x5000, XMMU_PROT_WRITE).outcome, ==,
                     XMMU_HW_OK);
-    g_assert_cmpuint(stats_now(fx).tables, ==, before.tables);
+    g_assert_cmpuint(fixture_stats(fx).tables, ==, before.tables);
     g_assert_cmphex(fixture_root(fx, 0), ==, fixture_root(fx, 1));
     fixture_free(fx);
 }
