@@ -168,8 +168,8 @@ static void test_split_writes(void)
 {
     static const struct { unsigned offset, size; bool entry, misaligned; } writes[] = {
         { 0, 8, true, false }, { 0, 4, true, false }, { 4, 4, true, false },
-        { 8, 8, false, false }, { 4, 8, true, true }, { 2, 4, true, true },
-        { 0, 2, true, true }, { 0, 16, true, true },
+        { 8, 8, false, false }, { 2, 4, true, false }, { 4, 8, true, true },
+        { 6, 4, true, true }, { 0, 2, true, true }, { 0, 16, true, true },
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(writes); i++) {
