@@ -5,7 +5,8 @@
  *
  * Threads that are vCPUs translate, read and write memory, switch address spaces and
  * flush, while threads of the host replace memory, make it read-only, put holes into
- * it, forget all tables and look at counters.  Meant for ThreadSanitizer,
+ * it, log writes, split and promote pages, recover NX huge pages, forget all tables
+ * and look at counters.  Meant for ThreadSanitizer,
  * AddressSanitizer and the checker's build; every thread's work is bounded by
  * operations.
  *
@@ -21,6 +22,7 @@
 #include <string.h>
 
 #include "fixture.h"
+#include "../../accel/xmmu/mmu/tdp_split.h"
 
 #define CPUS        3
 #define OPERATIONS  15000       /* of each vCPU, at least */
@@ -45,6 +47,7 @@ typedef enum Backing {
     NOTHING,
     FIRST_READONLY,
     FIRST_WITH_HOLE,
+    FIRST_LOGGED,               /* its pages are split, before the first write */
     BACKINGS,
 } Backing;
 
@@ -54,6 +57,8 @@ typedef struct Mode {
     XmmuTdpFormat format;
     unsigned paging;            /* MODE_* of the guest */
     bool few_tables;
+    bool nx_huge_pages;
+    XmmuNxStrategy nx;
 } Mode;
 
 typedef struct World {
@@ -317,7 +322,8 @@ static void add_region(GArray *list, const World *w, gpa_t gpa, uint64_t size,
     XmmuRegion region = {
         .gfn = gpa >> XMMU_PAGE_SHIFT, .npages = size >> XMMU_PAGE_SHIFT,
         .hpa = (uintptr_t)w->fx->ram + frame_offset(backing, gpa),
-        .flags = backing == FIRST_READONLY ? XMMU_REGION_READONLY : 0,
+        .flags = backing == FIRST_READONLY ? XMMU_REGION_READONLY
+                 : backing == FIRST_LOGGED ? XMMU_REGION_LOG_DIRTY : 0,
     };
 
     g_array_append_val(list, region);
@@ -436,10 +442,42 @@ static void host_drain(Thread *t)
     rcu_service_drain();
 }
 
-typedef void HostOperation(Thread *t);
+/* Some of the lists, or all. */
+static void host_recover(Thread *t)
+{
+    XmmuVm *vm = t->world->fx->vm;
 
-static HostOperation *const host_operations[] = {
-    host_zap_all, host_stats, host_drain,
+    if (next(t) & 1) {
+        xmmu_vm_nx_recover(vm, 1 + next(t) % 8);
+    } else {
+        xmmu_vm_nx_recover_due(vm);
+    }
+}
+
+static void host_split(Thread *t)
+{
+    gpa_t gpa = LOW + next(t) % REGIONS * REGION;
+
+    /* Memory may run out; then they were zapped. */
+    xmmu_tdp_split_range(t->world->fx->vm, XMMU_AS_NORMAL, gpa >> XMMU_PAGE_SHIFT,
+                         (1 + next(t) % 3) * (REGION >> XMMU_PAGE_SHIFT),
+                         XMMU_LEVEL_4K);
+}
+
+static void host_promote(Thread *t)
+{
+    xmmu_tdp_promote_range(t->world->fx->vm, XMMU_AS_NORMAL, LOW >> XMMU_PAGE_SHIFT,
+                           (DATA_END - LOW) >> XMMU_PAGE_SHIFT);
+}
+
+typedef struct HostOperation {
+    void (*run)(Thread *t);
+    bool tdp_only;
+} HostOperation;
+
+static const HostOperation host_operations[] = {
+    { host_zap_all, false }, { host_stats, false }, { host_drain, false },
+    { host_recover, true }, { host_split, true }, { host_promote, true },
 };
 
 static gpointer host_thread(gpointer opaque)
@@ -447,7 +485,12 @@ static gpointer host_thread(gpointer opaque)
     Thread *t = opaque;
 
     while (g_atomic_int_get(&t->world->running)) {
-        host_operations[next(t) % G_N_ELEMENTS(host_operations)](t);
+        const HostOperation *op =
+            &host_operations[next(t) % G_N_ELEMENTS(host_operations)];
+
+        if (t->world->mode->tdp || !op->tdp_only) {
+            op->run(t);
+        }
         g_usleep(next(t) % 500);
     }
     return NULL;
@@ -476,6 +519,9 @@ static World *world_new(const Mode *mode)
 
     config.tdp_format = mode->format;
     config.huge_pages = mode->huge;
+    config.nx_huge_pages = mode->nx_huge_pages;
+    config.nx_strategy = mode->nx;
+    config.nx_ratio = 2;
     if (mode->few_tables) {
         config.table_memory = xmmu_table_memory_floor(CPUS);
     }
@@ -503,6 +549,20 @@ static void world_free(World *w)
     g_free(w);
 }
 
+/* What the host did must have met something. */
+static void check_operations(World *w)
+{
+    XmmuStats stats = fixture_stats(w->fx);
+
+    g_test_message("%" G_GUINT64_FORMAT " splits, %" G_GUINT64_FORMAT " promotions, %"
+                   G_GUINT64_FORMAT " recovered", stats.splits, stats.promotions,
+                   stats.nx_recovered);
+    g_assert_cmpuint(stats.zaps, >, 0);
+    if (w->mode->tdp && w->mode->huge) {
+        g_assert_cmpuint(stats.splits, >, 0);
+    }
+}
+
 static void stress(gconstpointer data)
 {
     World *w = world_new(data);
@@ -523,18 +583,24 @@ static void stress(gconstpointer data)
     g_assert_cmpint(w->accesses, >, OPERATIONS);
     g_assert_cmpint(w->epoch / 2, >=, FEW_CHANGES);
     g_assert_cmpint(w->direct, >, 0);
+    check_operations(w);
     world_free(w);
 }
 
 static const Mode modes[] = {
-    { "npt", true, true, XMMU_TDP_NPT, MODE_NONE, false },
-    { "npt, small pages", true, false, XMMU_TDP_NPT, MODE_NONE, false },
-    { "ept, the guest pages", true, true, XMMU_TDP_EPT, MODE_4L, false },
-    { "npt with few tables", true, false, XMMU_TDP_NPT, MODE_PAE, true },
-    { "shadow", false, true, XMMU_TDP_NPT, MODE_4L, false },
-    { "shadow, no paging", false, true, XMMU_TDP_NPT, MODE_NONE, false },
-    { "shadow, 32-bit", false, false, XMMU_TDP_NPT, MODE_32, false },
-    { "shadow with few tables", false, true, XMMU_TDP_NPT, MODE_4L, true },
+    { "npt", true, true, XMMU_TDP_NPT, MODE_NONE },
+    { "npt, small pages", true, false, XMMU_TDP_NPT, MODE_NONE },
+    { "npt with few tables", true, false, XMMU_TDP_NPT, MODE_PAE, .few_tables = true },
+    { "npt, NX recovery by promotion", true, true, XMMU_TDP_NPT, MODE_NONE,
+      .nx_huge_pages = true, .nx = XMMU_NX_PROMOTE },
+    { "npt, NX recovery by precise zap", true, true, XMMU_TDP_NPT, MODE_NONE,
+      .nx_huge_pages = true, .nx = XMMU_NX_PRECISE },
+    { "ept, NX recovery by range zap, the guest pages", true, true, XMMU_TDP_EPT,
+      MODE_4L, .nx_huge_pages = true, .nx = XMMU_NX_RANGE },
+    { "shadow", false, true, XMMU_TDP_NPT, MODE_4L },
+    { "shadow, no paging", false, true, XMMU_TDP_NPT, MODE_NONE },
+    { "shadow, 32-bit", false, false, XMMU_TDP_NPT, MODE_32 },
+    { "shadow with few tables", false, true, XMMU_TDP_NPT, MODE_4L, .few_tables = true },
 };
 
 int main(int argc, char **argv)
