@@ -197,6 +197,36 @@ static void check_from_then_on(gconstpointer data)
     g_test_message("%d allocations, %u accesses ended without memory", count, refused);
 }
 
+/*
+ * The tables are there, only the bookkeeping of the frames is not: each page is in a
+ * chunk of its own.  A fault that could not fill its stock does not begin.
+ */
+static void test_stock(void)
+{
+    XmmuConfig config = fixture_shadow_config();
+    Fixture *fx = fixture_new(&config, RAM);
+    XmmuRegs regs = fixture_regs(MODE_4L, fixture_page(fx));
+    unsigned refused = 0;
+
+    for (unsigned i = 0; i < 12; i++) {
+        fixture_map(fx, &regs, i * 0x1000, (MIB(4) + i * MIB(2)) | PTE_PWU, 1);
+    }
+    fixture_load(fx, 0, regs);
+    fixture_expect_ok(fx, 0, XMMU_PROT_WRITE, MIB(4));
+    fx->fail_from = fx->allocations + 1;
+    fx->fail_to = G_MAXINT;
+    for (unsigned i = 1; i < 12; i++) {
+        refused += fixture_access(fx, 0, i * 0x1000, XMMU_PROT_WRITE).outcome ==
+                   XMMU_HW_NOMEM;
+    }
+    g_assert_cmpuint(refused, >, 0);
+    fx->fail_from = fx->fail_to = 0;
+    for (unsigned i = 0; i < 12; i++) {
+        fixture_expect_ok(fx, i * 0x1000, XMMU_PROT_WRITE, MIB(4) + i * MIB(2));
+    }
+    fixture_free(fx);
+}
+
 /* A VM is there as a whole or not at all. */
 static void test_vm(void)
 {
@@ -237,6 +267,7 @@ int main(int argc, char **argv)
         g_test_add_data_func(path, &cases[i], check_from_then_on);
         g_free(path);
     }
+    g_test_add_func("/nomem/stock", test_stock);
     g_test_add_func("/nomem/vm", test_vm);
     return g_test_run();
 }
