@@ -43,7 +43,7 @@ typedef struct XmmuServices {
     uint64_t (*read_bus)(void *opaque, unsigned as_id, gpa_t gpa, unsigned size);
     /*
      * Make every vCPU drop what it cached of translations before it executes
-     * its next guest instruction.  Called with mmu_lock held for writing; must
+     * its next guest instruction.  Called with mmu_lock held, on either side; must
      * not wait for a vCPU.  May be NULL when nothing caches translations.
      */
     void (*flush_all)(void *opaque);
