@@ -165,6 +165,12 @@ static void test_fetch_splits(gconstpointer data)
     g_assert_cmpuint(stats.zaps, ==, 0);
     g_assert_cmpint(fx->flushes, ==, 0);
     g_assert_cmpuint(faults_of(fx, GIB(1) - 8, XMMU_PROT_WRITE), ==, 0);
+    /* What the vCPU remembers of the large page does not hide what it gained. */
+    fixture_expect_ok(fx, MIB(6), XMMU_PROT_READ, MIB(6));
+    fetch(fx, MIB(6));
+    stats = fixture_stats(fx);
+    fetch(fx, MIB(6));
+    g_assert_cmpuint(fixture_stats(fx).walks, ==, stats.walks);
     fixture_free(fx);
 }
 
@@ -502,6 +508,44 @@ static void test_late_track(gconstpointer data)
     fixture_free(fx);
 }
 
+/*
+ * The tree has been invalidated, and nobody has come to take it apart yet; vCPUs go on
+ * in a new one.  Range zap looks only there; precise zap takes the table out of the old
+ * tree, which takes nothing from anybody; promotion leaves the old tree alone.
+ */
+static void test_invalid_root(gconstpointer data)
+{
+    const Case *c = data;
+    bool precise = c->strategy == XMMU_NX_PRECISE;
+    Fixture *fx = new_vm(c, MIB(16));
+    XmmuTable *root, *table;
+    uint64_t flushes, lost;
+
+    fetch(fx, MIB(2));
+    table = table_at(fx, MIB(2), 1);
+    root = table->root;
+    root->unlinked = true;
+    fx->vm->tdp_root[XMMU_AS_NORMAL] = NULL;
+    flushes = fixture_stats(fx).flushes;
+    lost = fx->vm->rights_lost;
+    g_assert_cmpuint(xmmu_vm_nx_recover(fx->vm, 10), ==, precise);
+    g_assert_cmpuint(fixture_stats(fx).nx_lpage_splits, ==, !precise);
+    g_assert_cmpuint(fixture_stats(fx).promotions, ==, 0);
+    if (precise) {
+        g_assert_cmpuint(fixture_stats(fx).flushes, ==, flushes);
+        g_assert_cmpuint(fx->vm->rights_lost, ==, lost);
+    }
+    /* What is left goes with its tree. */
+    fx->vm->tdp_root[XMMU_AS_NORMAL] = root;
+    xmmu_vm_zap_all(fx->vm);
+    g_assert_cmpuint(fixture_stats(fx).nx_lpage_splits, ==, 0);
+    g_assert_cmpuint(fixture_stats(fx).pages_4k, ==, 0);
+    fetch(fx, MIB(2));
+    g_assert_true(table_at(fx, MIB(2), 1)->root != root);
+    g_assert_cmpuint(xmmu_vm_nx_recover(fx->vm, 10), ==, 1);
+    fixture_free(fx);
+}
+
 /* ---- Which tests, for whom -------------------------------------------------- */
 
 static const struct {
@@ -520,6 +564,7 @@ static const struct {
     { "slot changed", test_slot_changed, true },
     { "logged", test_logged, true },
     { "too late", test_too_late, true },
+    { "invalid root", test_invalid_root, true },
     { "late track", test_late_track, false },
 };
 
