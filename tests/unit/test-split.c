@@ -251,6 +251,38 @@ static void test_merge(gconstpointer data)
     }
 }
 
+/*
+ * D that comes between the look at the parts and their freezing; in the second case
+ * somebody has split one of them as well.
+ */
+static void test_late_dirty(gconstpointer data)
+{
+    const Encoding *e = data;
+
+    for (int level = 2; level <= 3; level++) {
+        Fixture *fx = new_vm(e, GIB(1));
+        XmmuRegion ram = { .gfn = 0, .npages = GIB(1) >> 12,
+                           .hpa = (uintptr_t)fx->ram };
+        XmmuTable *table;
+        XmmuSpte huge;
+        XmmuHold hold;
+
+        touch(fx, 0, XMMU_PROT_READ);
+        g_assert_true(split(fx, 0, GIB(1), 2));
+        g_assert_true(split(fx, MIB(2), MIB(2), 1));
+        table = table_at(fx, MIB(2), level - 1);
+        huge = xmmu_tdp_leaf(fx->vm, &ram, 512, level, false);
+        g_assert_cmphex(huge.raw & e->dirty, ==, 0);
+        touch(fx, MIB(2) + 0x5000, XMMU_PROT_WRITE);
+        xmmu_read_lock(&hold, fx->vm, NULL, XMMU_REASON_HOST);
+        g_assert_true(xmmu_tdp_put_leaf(&hold, table, huge));
+        g_assert_false(xmmu_tdp_put_leaf(&hold, table, huge));
+        xmmu_read_unlock(&hold);
+        g_assert_cmphex(entry(fx, MIB(2), level), ==, huge.raw | e->dirty);
+        fixture_free(fx);
+    }
+}
+
 /* Parts that were not mapped yet are mapped by the whole: the slot has them. */
 static void test_partly_mapped(gconstpointer data)
 {
@@ -405,6 +437,7 @@ static const struct {
     { "rom", test_rom },
     { "there and back", test_there_and_back },
     { "merge", test_merge },
+    { "late dirty", test_late_dirty },
     { "partly mapped", test_partly_mapped },
     { "unequal", test_unequal },
     { "not contiguous", test_not_contiguous },

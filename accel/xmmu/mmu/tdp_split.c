@@ -143,18 +143,26 @@ static bool huge_leaf_for(XmmuTable *table, XmmuSpte *huge)
            merge(table, slot, huge);
 }
 
+bool xmmu_tdp_put_leaf(XmmuHold *hold, XmmuTable *table, XmmuSpte huge)
+{
+    XmmuSpte *ptep = table->ptep;
+
+    if (!xmmu_tdp_unlink(hold, table, huge)) {
+        return false;
+    }
+    if (table->died_dirty && !(huge.raw & hold->vm->format->dirty)) {
+        carry_dirty(xmmu_table_of(ptep), xmmu_spte_index(ptep));
+    }
+    return true;
+}
+
 bool xmmu_tdp_promote(XmmuHold *hold, XmmuTable *table)
 {
-    const XmmuHostFormat *format = hold->vm->format;
-    XmmuSpte *ptep = table->ptep;
     XmmuSpte huge;
 
     xmmu_assert_held(hold);
-    if (!huge_leaf_for(table, &huge) || !xmmu_tdp_unlink(hold, table, huge)) {
+    if (!huge_leaf_for(table, &huge) || !xmmu_tdp_put_leaf(hold, table, huge)) {
         return false;
-    }
-    if (table->died_dirty && !(huge.raw & format->dirty)) {
-        carry_dirty(xmmu_table_of(ptep), xmmu_spte_index(ptep));
     }
     XMMU_HOLD_COUNT(hold, promotions, 1);
     return true;

@@ -49,6 +49,10 @@ bool xmmu_tdp_unlink(XmmuHold *hold, XmmuTable *table, XmmuSpte value);
  */
 bool xmmu_tdp_promote(XmmuHold *hold, XmmuTable *table);
 
+/* Its last step: @huge, which maps what @table does or may, into the place.  A part that
+ * became dirty since the caller looked makes dirty what maps it now. */
+bool xmmu_tdp_put_leaf(XmmuHold *hold, XmmuTable *table, XmmuSpte huge);
+
 /*
  * Split every leaf above @level (1 or 2) that maps a gfn of the range, before somebody
  * needs small ones.  When this returns, none is left that was there when it was
