@@ -438,6 +438,7 @@ static void test_no_pku(void)
     fixture_expect_ok(l1.fx, 0x5000, XMMU_PROT_WRITE | ACC_USER, OFFSET + MIB(2));
     g_assert_false(l1.fx->vcpu->guest_mmu.role.pke || l1.fx->vcpu->guest_mmu.role.pks);
     g_assert_cmphex(l1.fx->vcpu->guest_mmu.masks.pkey_denies, ==, 0);
+    g_assert_false(l1.fx->vcpu->guest_mmu.masks.has_pkey);
 
     /* L2's own keys are L2's. */
     l2.cr4 |= XMMU_CR4_PKE;
