@@ -7,6 +7,8 @@
  * memory as one without a limit, and the gauge never exceeds the limit.  What was used
  * last stays, what was not used goes first.  All with the smallest limit there is.
  */
+#include <pthread.h>
+
 #include "accel/xmmu/mmu/reclaim.h"
 #include "accel/xmmu/mmu/shadow.h"
 #include "fixture.h"
@@ -106,6 +108,52 @@ static void check_sparse_memory(gconstpointer data)
         rcu_service_drain();
     }
     g_assert_cmpuint(fixture_stats(fx).reclaimed_tables, >, G_N_ELEMENTS(regions));
+    fixture_free(fx);
+}
+
+/* Two vCPUs that take the tables from each other, each in its own order. */
+#define FAR_SLOTS 256
+
+typedef struct Walker {
+    Fixture *fx;
+    unsigned cpu, stride;
+} Walker;
+
+static void *walk_slots(void *opaque)
+{
+    const Walker *w = opaque;
+
+    for (unsigned i = 0; i < 4 * FAR_SLOTS; i++) {
+        unsigned n = i * w->stride % FAR_SLOTS;
+        XmmuHwResult r;
+
+        xmmu_hw_translate_gpa(w->fx->cpus[w->cpu], n * GIB(1), XMMU_PROT_WRITE, 8, &r);
+        g_assert_cmpint(r.outcome, ==, XMMU_HW_OK);
+        g_assert_cmphex(r.hpa, ==, (uintptr_t)w->fx->ram + n * 0x1000);
+        expect_within_limit(w->fx);
+    }
+    return NULL;
+}
+
+static void test_two_threads(void)
+{
+    const LimitCase c = { "", true, XMMU_TDP_NPT, MODE_NONE };
+    Fixture *fx = new_vm(&c, 2);
+    Walker walkers[2] = { { fx, 0, 1 }, { fx, 1, 37 } };
+    pthread_t thread;
+    XmmuRegion regions[FAR_SLOTS];
+
+    fixture_add_cpu(fx, 1);
+    for (unsigned i = 0; i < FAR_SLOTS; i++) {
+        regions[i] = (XmmuRegion) {
+            .gfn = i * (GIB(1) >> 12), .npages = 1, .hpa = (uintptr_t)fx->ram + i * 0x1000,
+        };
+    }
+    g_assert_true(xmmu_vm_set_memory(fx->vm, XMMU_AS_NORMAL, regions, FAR_SLOTS));
+    g_assert_cmpint(pthread_create(&thread, NULL, walk_slots, &walkers[1]), ==, 0);
+    walk_slots(&walkers[0]);
+    pthread_join(thread, NULL);
+    g_assert_cmpuint(fixture_stats(fx).reclaimed_tables, >, FAR_SLOTS);
     fixture_free(fx);
 }
 
@@ -279,6 +327,7 @@ int main(int argc, char **argv)
     g_test_add_func("/limits/lru/order", test_lru_order);
     g_test_add_func("/limits/lru/root load", test_root_load_spares);
     g_test_add_func("/limits/lru/tdp", test_lru_tdp);
+    g_test_add_func("/limits/two threads", test_two_threads);
     g_test_add_func("/limits/floor", test_floor);
     return g_test_run();
 }
