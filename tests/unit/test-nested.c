@@ -513,6 +513,32 @@ static void test_npt_large(void)
     fixture_free(l1.fx);
 }
 
+/* L1's tables begin where no RAM is: read from the bus, and nothing is kept. */
+static void test_root_nowhere(void)
+{
+    static const XmmuTdpFormat formats[] = { XMMU_TDP_NPT, XMMU_TDP_EPT };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(formats); i++) {
+        L1 l1 = l1_new(formats[i], formats[i], 0);
+        XmmuRegs l2 = no_paging();
+        bool ept = formats[i] == XMMU_TDP_EPT;
+
+        l1.tdp.root = 0xf0000000 | (l1.tdp.root & 0xfff);
+        enter(&l1, &l2);
+        for (int round = 0; round < 2; round++) {
+            expect_exit(&l1, 0x7000, XMMU_PROT_READ,
+                        ept ? XMMU_NESTED_EPT_MISCONFIG : XMMU_NESTED_NPF,
+                        ept ? 0 : NPF_FINAL | 0xd, 0x7000);
+        }
+        l1.fx->bus_value = 0;
+        expect_exit(&l1, 0x7000, XMMU_PROT_READ,
+                    ept ? XMMU_NESTED_EPT_VIOLATION : XMMU_NESTED_NPF,
+                    ept ? 0x181 : NPF_FINAL | 4, 0x7000);
+        g_assert_cmpuint(l1.fx->vm->tracked, ==, 0);
+        fixture_free(l1.fx);
+    }
+}
+
 static void test_five_levels(void)
 {
     L1 l1 = l1_new(XMMU_TDP_NPT, XMMU_TDP_NPT, 0);
@@ -1116,6 +1142,7 @@ int main(int argc, char **argv)
     g_test_add_func("/nested/npt/PAE in L2", test_npt_pae_l2);
     g_test_add_func("/nested/npt/large", test_npt_large);
     g_test_add_func("/nested/five levels", test_five_levels);
+    g_test_add_func("/nested/root nowhere", test_root_nowhere);
     g_test_add_func("/nested/ept/flags", test_ept_flags);
     g_test_add_func("/nested/ept/stage", test_ept_stage);
     g_test_add_func("/nested/ept/execute-only", test_ept_execonly);
