@@ -74,6 +74,8 @@ byte in_rcu;                    /* bit for each process */
 bool flush_asked[VCPUS];        /* services->flush_all() */
 bool idle[VCPUS];               /* will run no instruction any more */
 byte rights_lost;
+bool batch_owed;                /* what slices left to who holds for the host next */
+byte batch_doomed;
 byte nx_list = NO_PAGE;         /* nx_huge.c's list, of one table */
 byte running;                   /* processes that have not ended */
 byte written;                   /* the guest wrote to: bit for each index */
@@ -141,11 +143,27 @@ inline flush_all()
     skip
 }
 
-/* xmmu_flush_pay(): the flush if this holding orders it, then the doomed tables. */
-inline pay(orders)
+#define GUEST 0                 /* XMMU_REASON_GUEST */
+#define HOST  1                 /* XMMU_REASON_HOST */
+#define SLICE 2                 /* XMMU_REASON_SLICE */
+
+/* xmmu_flush_pay(): who holds for the host orders the flush, for the slices before him
+ * too, and then lets go of the tables. A slice leaves its debt and its tables. */
+inline pay(reason)
 {
     if
-    :: flush_owed && (orders) -> flush_all()
+    :: reason == HOST ->
+        if
+        :: flush_owed || batch_owed || batch_doomed -> flush_all()
+        :: else
+        fi;
+        doomed = doomed | batch_doomed;
+        batch_owed = false;
+        batch_doomed = 0
+    :: reason == SLICE && flush_owed ->
+        batch_owed = true;
+        batch_doomed = batch_doomed | doomed;
+        doomed = 0
     :: else
     fi;
     flush_owed = false;
@@ -162,9 +180,6 @@ inline pay(orders)
     i = 0;
     doomed = 0
 }
-
-#define GUEST false             /* XMMU_REASON_GUEST, XMMU_REASON_SLICE */
-#define HOST  true              /* XMMU_REASON_HOST */
 
 inline read_unlock(reason)
 {
@@ -709,7 +724,7 @@ proctype set_memory(byte me)
 #ifdef ALONE
     d_step { read_unlock(HOST) };
 #else
-    d_step { read_unlock(GUEST) };
+    d_step { read_unlock(SLICE) };
     /* flush_everyone(): whoever removed entries that this did not find any more may
      * not have ordered his flush yet. */
     atomic { write_lock(); owe(); write_unlock(HOST) };
@@ -745,7 +760,7 @@ proctype zap_all(byte me)
         atomic { read_lock() };
         remove_entries(r, false, false);
         skip;
-        d_step { root_put(r); read_unlock(GUEST) }
+        d_step { root_put(r); read_unlock(SLICE) }
     :: else
     fi;
     skip;
@@ -817,6 +832,7 @@ proctype nx_promote(byte me)
         fi;
         if
         :: ok ->
+            owe();
 #ifdef M_PROMOTE_LOSES_DIRTY
             e = dirty;
             tdp_detach(p);
@@ -824,8 +840,7 @@ proctype nx_promote(byte me)
 #else
             tdp_detach(p);
 #endif
-            tdp_unfreeze(ptep[p], TABLE(p), HUGE(at) | dirty);
-            owe()
+            tdp_unfreeze(ptep[p], TABLE(p), HUGE(at) | dirty)
         :: else
         fi
     :: else
