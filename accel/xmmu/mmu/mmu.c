@@ -98,7 +98,7 @@ void xmmu_vm_zap_all(XmmuVm *vm)
     xmmu_flush_owe(&vm->writer);
     xmmu_write_unlock(vm);
     xmmu_tdp_finish_roots(vm, old);
-    xmmu_shadow_finish(vm);
+    xmmu_shadow_finish(vm, XMMU_REASON_GUEST);
 }
 
 /* ---- vCPU ------------------------------------------------------------- */

@@ -57,8 +57,9 @@ void xmmu_shadow_unlinked(XmmuTable *child, XmmuSpte *sptep);
 void xmmu_shadow_new_generation(XmmuVm *vm);
 /* Take down what is obsolete, @budget entries at most; mmu_lock for writing. */
 void xmmu_shadow_finish_some(XmmuVm *vm, unsigned budget);
-/* Take down all that is obsolete, in slices; takes mmu_lock itself. */
-void xmmu_shadow_finish(XmmuVm *vm);
+/* Take down all that is obsolete, in slices; takes mmu_lock itself, for @reason: SLICE
+ * if the flush is still to come, GUEST if it was ordered. */
+void xmmu_shadow_finish(XmmuVm *vm, XmmuReason reason);
 /* Zap everything that maps or shadows the host frames [hfn, hfn + npages), in slices;
  * takes mmu_lock itself. */
 void xmmu_shadow_zap_frames(XmmuVm *vm, hfn_t hfn, uint64_t npages);

@@ -53,12 +53,12 @@ void xmmu_shadow_finish_some(XmmuVm *vm, unsigned budget)
     }
 }
 
-void xmmu_shadow_finish(XmmuVm *vm)
+void xmmu_shadow_finish(XmmuVm *vm, XmmuReason reason)
 {
     bool more = true;
 
     while (more) {
-        xmmu_write_lock(vm, XMMU_REASON_SLICE);
+        xmmu_write_lock(vm, reason);
         xmmu_shadow_finish_some(vm, XMMU_ZAP_SLICE);
         more = vm->obsolete.head;
         xmmu_write_unlock(vm);
@@ -122,5 +122,5 @@ void xmmu_shadow_zap_frames(XmmuVm *vm, hfn_t hfn, uint64_t npages)
         hfn = zap_some_frames(vm, hfn, end, XMMU_ZAP_SLICE);
         xmmu_write_unlock(vm);
     }
-    xmmu_shadow_finish(vm);
+    xmmu_shadow_finish(vm, XMMU_REASON_SLICE);
 }
