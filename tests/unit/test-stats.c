@@ -120,11 +120,14 @@ static void test_arena(void)
 {
     const XmmuServices services = { NULL };
     XmmuArena *arena = xmmu_arena_new(&services, NULL);
+    XmmuArenaReserve reserve = { .count = 0 };
     void *pages[200];
 
-    for (int round = 0; round < 2; round++) {
+    for (int round = 0; round < 4; round++) {
         for (int i = 0; i < 200; i++) {
-            pages[i] = xmmu_arena_alloc(arena, &pages[i]);
+            /* Alone, from a reserve, from both by turns. */
+            pages[i] = xmmu_arena_alloc(arena, (round == 1 || (round > 1 && i % 3))
+                                        ? &reserve : NULL, &pages[i]);
             g_assert_nonnull(pages[i]);
             g_assert_cmpuint((uintptr_t)pages[i] & 0xfff, ==, 0);
             for (int b = 0; b < 4096; b += 8) {
@@ -136,6 +139,11 @@ static void test_arena(void)
             g_assert_true(xmmu_arena_owner((char *)pages[i] + 8 * i) == &pages[i]);
             xmmu_arena_release(arena, pages[i]);
         }
+        if (round == 2) {
+            xmmu_arena_empty(arena, &reserve);
+            g_assert_cmpuint(reserve.count, ==, 0);
+        }
+        g_assert_cmpuint(reserve.count, <=, XMMU_ARENA_RESERVE);
     }
     xmmu_arena_free(arena);
 }

@@ -101,21 +101,61 @@ static bool add_block(XmmuArena *arena)
     return true;
 }
 
-void *xmmu_arena_alloc(XmmuArena *arena, void *owner)
+/* Under the lock. */
+static void *get_page(XmmuArena *arena)
 {
-    void *page = NULL;
+    FreePage *page = arena->free_pages;
 
+    if (!page && !add_block(arena)) {
+        return NULL;
+    }
+    page = arena->free_pages;
+    arena->free_pages = page->next;
+    return page;
+}
+
+/* No block is made for more than the first page. */
+static void fill(XmmuArena *arena, XmmuArenaReserve *reserve, unsigned count)
+{
     pthread_mutex_lock(&arena->lock);
-    if (arena->free_pages || add_block(arena)) {
-        page = arena->free_pages;
-        arena->free_pages = arena->free_pages->next;
-        *owner_of(page) = owner;
+    do {
+        void *page = get_page(arena);
+
+        if (!page) {
+            break;
+        }
+        reserve->page[reserve->count++] = page;
+    } while (reserve->count < count && arena->free_pages);
+    pthread_mutex_unlock(&arena->lock);
+}
+
+void *xmmu_arena_alloc(XmmuArena *arena, XmmuArenaReserve *reserve, void *owner)
+{
+    XmmuArenaReserve one = { .count = 0 };
+    void *page;
+
+    if (!reserve) {
+        fill(arena, &one, 1);
+        reserve = &one;
+    } else if (!reserve->count) {
+        fill(arena, reserve, XMMU_ARENA_RESERVE);
+    }
+    if (!reserve->count) {
+        return NULL;
+    }
+    page = reserve->page[--reserve->count];
+    *owner_of(page) = owner;
+    memset(page, 0, XMMU_PAGE_SIZE);
+    return page;
+}
+
+void xmmu_arena_empty(XmmuArena *arena, XmmuArenaReserve *reserve)
+{
+    pthread_mutex_lock(&arena->lock);
+    while (reserve->count) {
+        put_page(arena, reserve->page[--reserve->count]);
     }
     pthread_mutex_unlock(&arena->lock);
-    if (page) {
-        memset(page, 0, XMMU_PAGE_SIZE);
-    }
-    return page;
 }
 
 void xmmu_arena_release(XmmuArena *arena, void *page)

@@ -149,6 +149,7 @@ void xmmu_vcpu_free(XmmuVcpu *vcpu)
 
     xmmu_roots_drop(&vcpu->root_mmu);
     xmmu_roots_drop(&vcpu->guest_mmu);
+    xmmu_arena_empty(vm->arena, &vcpu->reserve);
     xmmu_write_lock(vm, XMMU_REASON_GUEST);
     unlist(vm, vcpu);
     xmmu_rw_slot_remove(&vm->mmu_lock, &vcpu->lock_slot);

@@ -96,14 +96,16 @@ static void release(XmmuVm *vm, XmmuTable *table)
 }
 
 /* All that the host has to give; NULL: it had not all of it. */
-static XmmuTable *allocate(XmmuVm *vm, size_t copy_size)
+static XmmuTable *allocate(XmmuHold *hold, size_t copy_size)
 {
+    XmmuVm *vm = hold->vm;
+    XmmuArenaReserve *reserve = hold->vcpu ? &hold->vcpu->reserve : NULL;
     XmmuTable *table = xmmu_try_new0(vm->services, vm->opaque, sizeof(*table));
 
     if (!table) {
         return NULL;
     }
-    table->spt = xmmu_arena_alloc(vm->arena, table);
+    table->spt = xmmu_arena_alloc(vm->arena, reserve, table);
     if (table->spt && copy_size) {
         table->guest_copy = xmmu_try_new0(vm->services, vm->opaque, copy_size);
     }
@@ -122,7 +124,7 @@ static XmmuTable *new_table(XmmuHold *hold, gfn_t gfn, XmmuPageRole role)
     if (!xmmu_mem_charge(vm, xmmu_table_bytes(role))) {
         return NULL;
     }
-    table = allocate(vm, xmmu_guest_copy_size(role));
+    table = allocate(hold, xmmu_guest_copy_size(role));
     if (!table) {
         xmmu_mem_uncharge(vm, xmmu_table_bytes(role));
         return NULL;

@@ -143,6 +143,7 @@ struct XmmuVcpu {
     bool cached;                /* atomic; translated anything since then */
     bool nudged;                /* write lock; asked to flush and not done yet */
     XmmuStats stats;            /* written by the vCPU's thread only */
+    XmmuArenaReserve reserve;   /* of pages for tables; the vCPU's thread */
     XmmuRwSlot lock_slot;       /* of mmu_lock; its padding keeps off what follows */
 #ifdef XMMU_CHECK
     XmmuCheckVcpu *check;       /* under the lock of XmmuVm.check */
