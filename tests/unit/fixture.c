@@ -158,6 +158,27 @@ void fixture_free(Fixture *fx)
     g_free(fx);
 }
 
+void fixture_add_modes(const char *path, GTestDataFunc check)
+{
+    static const unsigned modes[] = { MODE_32, MODE_PAE, MODE_4L, MODE_5L };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(modes); i++) {
+        char *name = g_strdup_printf("%s/%u-level", path, modes[i]);
+
+        g_test_add_data_func(name, GUINT_TO_POINTER(modes[i]), check);
+        g_free(name);
+    }
+}
+
+/* Marsaglia's xorshift with 64 bits. */
+uint64_t fixture_random(uint64_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return *state;
+}
+
 /* ---- Memory ----------------------------------------------------------- */
 
 uint64_t fixture_read(const Fixture *fx, gpa_t gpa, unsigned size)

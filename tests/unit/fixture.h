@@ -72,6 +72,11 @@ XmmuVcpu *fixture_add_cpu(Fixture *fx, unsigned index);
 /* Checks that no table is left. */
 void fixture_free(Fixture *fx);
 
+/* Add a test for each mode of shadow paging that pages: PATH/2-level and so on. */
+void fixture_add_modes(const char *path, GTestDataFunc check);
+/* The next of a series of numbers; @state is not 0. */
+uint64_t fixture_random(uint64_t *state);
+
 /* ---- Memory, from the host's side (nothing is tracked) ---- */
 
 uint64_t fixture_read(const Fixture *fx, gpa_t gpa, unsigned size);

@@ -296,26 +296,14 @@ static void test_23402_writer(void)
     check_writer(other_page, PAGE(2));
 }
 
-static void add_for_modes(const char *name, GTestDataFunc check)
-{
-    static const unsigned modes[] = { MODE_32, MODE_PAE, MODE_4L, MODE_5L };
-
-    for (size_t i = 0; i < G_N_ELEMENTS(modes); i++) {
-        char *path = g_strdup_printf("/cve/%s/%u-level", name, modes[i]);
-
-        g_test_add_data_func(path, GUINT_TO_POINTER(modes[i]), check);
-        g_free(path);
-    }
-}
-
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    add_for_modes("2026-53359", check_53359);
-    add_for_modes("2026-46113", check_46113);
+    fixture_add_modes("/cve/2026-53359", check_53359);
+    fixture_add_modes("/cve/2026-46113", check_46113);
     g_test_add_func("/cve/2021-38198", test_38198);
-    add_for_modes("2026-23401", check_23401);
-    add_for_modes("2026-23402", check_23402);
+    fixture_add_modes("/cve/2026-23401", check_23401);
+    fixture_add_modes("/cve/2026-23402", check_23402);
     g_test_add_func("/cve/2026-23401/writer", test_23401_writer);
     g_test_add_func("/cve/2026-23402/writer", test_23402_writer);
     return g_test_run();

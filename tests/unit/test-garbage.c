@@ -21,26 +21,18 @@ typedef struct GarbageCase {
     unsigned mode;
 } GarbageCase;
 
-static uint64_t next(uint64_t *state)
-{
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    return *state;
-}
-
 /* @sense: how many bits of an entry point into RAM. */
 static void fill(Fixture *fx, uint64_t *random, unsigned sense)
 {
     uint64_t *words = (uint64_t *)fx->ram;
 
     for (size_t i = 0; i < RAM / 8; i++) {
-        uint64_t e = next(random);
+        uint64_t e = fixture_random(random);
 
         if (sense) {
             e &= (RAM - 1) | (sense > 1 ? 0xfff : 0xfff0000000000fff);
-            e |= next(random) & 7 ? 7 : 0;
-            e &= ~(next(random) & 7 ? PTE_PS : 0);
+            e |= fixture_random(random) & 7 ? 7 : 0;
+            e &= ~(fixture_random(random) & 7 ? PTE_PS : 0);
         }
         words[i] = e;
     }
@@ -48,7 +40,7 @@ static void fill(Fixture *fx, uint64_t *random, unsigned sense)
 
 static gva_t random_gva(uint64_t *random, unsigned mode)
 {
-    uint64_t gva = next(random);
+    uint64_t gva = fixture_random(random);
 
     if (mode < MODE_4L) {
         return gva & 0xffffffff;
@@ -77,17 +69,17 @@ static void check_result(const Fixture *fx, const XmmuHwResult *r)
 
 static void access_at_random(Fixture *fx, uint64_t *random, unsigned mode)
 {
-    unsigned how = 1 << next(random) % 3;
+    unsigned how = 1 << fixture_random(random) % 3;
     gva_t gva = random_gva(random, mode) & ~(gva_t)7;
     XmmuHwResult r;
 
-    how |= next(random) & 1 ? ACC_USER : 0;
+    how |= fixture_random(random) & 1 ? ACC_USER : 0;
     r = fixture_access(fx, 0, gva, how);
     check_result(fx, &r);
     if (how & XMMU_PROT_WRITE && r.outcome <= XMMU_HW_DIRECT && r.gpa < RAM) {
-        fixture_write(fx, r.gpa, next(random), 8);
+        fixture_write(fx, r.gpa, fixture_random(random), 8);
     }
-    if (next(random) % 8 == 0) {
+    if (fixture_random(random) % 8 == 0) {
         xmmu_vcpu_invlpg(fx->vcpu, gva);
     }
 }
@@ -104,20 +96,20 @@ static void check(gconstpointer data)
     config.table_memory = KIB(512);
     fx = fixture_new(&config, RAM);
     for (unsigned round = 0; round < 60; round++) {
-        XmmuRegs regs = fixture_regs(c->mode, next(&random) & (RAM - 1) & XMMU_PAGE_MASK);
+        XmmuRegs regs = fixture_regs(c->mode, fixture_random(&random) & (RAM - 1) & XMMU_PAGE_MASK);
 
         fill(fx, &random, round % 3);
         xmmu_vm_zap_all(fx->vm);
         rcu_service_drain();
-        regs.cr0 ^= next(&random) & 1 ? XMMU_CR0_WP : 0;
-        regs.cr4 |= next(&random) & (XMMU_CR4_SMEP | XMMU_CR4_PKE | XMMU_CR4_PKS);
-        regs.pkru = next(&random);
+        regs.cr0 ^= fixture_random(&random) & 1 ? XMMU_CR0_WP : 0;
+        regs.cr4 |= fixture_random(&random) & (XMMU_CR4_SMEP | XMMU_CR4_PKE | XMMU_CR4_PKS);
+        regs.pkru = fixture_random(&random);
         if (round % 10 == 9) {
             regs.cr3 = 0xf0000000;          /* MMIO */
-            fx->bus_value = next(&random);
+            fx->bus_value = fixture_random(&random);
         }
         for (int i = 0; i < 4; i++) {
-            regs.pdpte[i] = (next(&random) & (RAM - 1) & XMMU_PAGE_MASK) | PTE_P;
+            regs.pdpte[i] = (fixture_random(&random) & (RAM - 1) & XMMU_PAGE_MASK) | PTE_P;
         }
         fixture_set(fx, 0, &regs);
         for (unsigned i = 0; i < 400; i++) {

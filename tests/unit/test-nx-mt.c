@@ -41,14 +41,6 @@ typedef struct Vcpu {
     uint64_t random;
 } Vcpu;
 
-static uint64_t next(uint64_t *random)
-{
-    *random ^= *random << 13;
-    *random ^= *random >> 7;
-    *random ^= *random << 17;
-    return *random;
-}
-
 /* ---- vCPUs ------------------------------------------------------------------ */
 
 static void access_page(Vcpu *v, unsigned page, unsigned want)
@@ -74,7 +66,7 @@ static gpointer run_vcpu(gpointer opaque)
     Vcpu *v = opaque;
 
     for (unsigned i = 0; g_atomic_int_get(&v->world->running); i++) {
-        uint64_t random = next(&v->random);
+        uint64_t random = fixture_random(&v->random);
         /* Few pages that are fetched from, many that are not. */
         unsigned page = (random >> 8) % PAGES, want = 1u << (random % 2);
 
@@ -111,9 +103,9 @@ static gpointer run_ranges(gpointer opaque)
     World *w = opaque;
 
     for (unsigned i = 0; i < ROUNDS; i++) {
-        gfn_t gfn = (next(&random) >> 8) % PAGES;
+        gfn_t gfn = (fixture_random(&random) >> 8) % PAGES;
 
-        if (next(&random) & 1) {
+        if (fixture_random(&random) & 1) {
             xmmu_tdp_split_range(w->fx->vm, XMMU_AS_NORMAL, gfn, 1024,
                                  1 + (random >> 9 & 1));
         } else {

@@ -662,18 +662,9 @@ static void test_large_page_over_its_table(void)
 
 int main(int argc, char **argv)
 {
-    static const unsigned modes[] = { MODE_32, MODE_PAE, MODE_4L, MODE_5L };
-
     g_test_init(&argc, &argv, NULL);
-    for (size_t i = 0; i < G_N_ELEMENTS(modes); i++) {
-        char *path = g_strdup_printf("/shadow/invlpg/%u-level", modes[i]);
-
-        g_test_add_data_func(path, GUINT_TO_POINTER(modes[i]), check_invlpg);
-        g_free(path);
-        path = g_strdup_printf("/shadow/upper write/%u-level", modes[i]);
-        g_test_add_data_func(path, GUINT_TO_POINTER(modes[i]), check_upper_write);
-        g_free(path);
-    }
+    fixture_add_modes("/shadow/invlpg", check_invlpg);
+    fixture_add_modes("/shadow/upper write", check_upper_write);
     g_test_add_func("/shadow/sharing", test_sharing);
     g_test_add_func("/shadow/recursive", test_recursive);
     g_test_add_func("/shadow/rights change", test_rights_change);

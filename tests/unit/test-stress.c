@@ -142,10 +142,7 @@ typedef struct Thread {
 
 static uint64_t next(Thread *t)
 {
-    t->random ^= t->random << 13;
-    t->random ^= t->random >> 7;
-    t->random ^= t->random << 17;
-    return t->random;
+    return fixture_random(&t->random);
 }
 
 static void tlb_drop(Thread *t)

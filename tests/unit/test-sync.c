@@ -267,19 +267,9 @@ static void test_direct_is_not_asked(void)
 
 int main(int argc, char **argv)
 {
-    static const unsigned modes[] = { MODE_32, MODE_PAE, MODE_4L, MODE_5L };
-
     g_test_init(&argc, &argv, NULL);
-    for (size_t i = 0; i < G_N_ELEMENTS(modes); i++) {
-        gconstpointer mode = GUINT_TO_POINTER(modes[i]);
-        char *path = g_strdup_printf("/sync/nothing unsync/%u-level", modes[i]);
-
-        g_test_add_data_func(path, mode, check_nothing_unsync);
-        g_free(path);
-        path = g_strdup_printf("/sync/invlpg/%u-level", modes[i]);
-        g_test_add_data_func(path, mode, check_invlpg);
-        g_free(path);
-    }
+    fixture_add_modes("/sync/nothing unsync", check_nothing_unsync);
+    fixture_add_modes("/sync/invlpg", check_invlpg);
     g_test_add_func("/sync/other root", test_other_root);
     g_test_add_func("/sync/flood limit", test_flood_limit);
     g_test_add_func("/sync/split writes", test_split_writes);

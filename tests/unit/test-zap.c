@@ -201,22 +201,10 @@ static void test_faults_finish(void)
 
 int main(int argc, char **argv)
 {
-    static const unsigned modes[] = { MODE_32, MODE_PAE, MODE_4L, MODE_5L };
-
     g_test_init(&argc, &argv, NULL);
-    for (size_t i = 0; i < G_N_ELEMENTS(modes); i++) {
-        gconstpointer mode = GUINT_TO_POINTER(modes[i]);
-        char *path = g_strdup_printf("/zap/all/%u-level", modes[i]);
-
-        g_test_add_data_func(path, mode, check_zap_all);
-        g_free(path);
-        path = g_strdup_printf("/zap/slot change/%u-level", modes[i]);
-        g_test_add_data_func(path, mode, check_slot_change);
-        g_free(path);
-        path = g_strdup_printf("/zap/stale/%u-level", modes[i]);
-        g_test_add_data_func(path, mode, check_stale);
-        g_free(path);
-    }
+    fixture_add_modes("/zap/all", check_zap_all);
+    fixture_add_modes("/zap/slot change", check_slot_change);
+    fixture_add_modes("/zap/stale", check_stale);
     g_test_add_func("/zap/shared frame", test_shared_frame);
     g_test_add_func("/zap/stale previous root", test_stale_prev_root);
     g_test_add_func("/zap/stale tables are not tracked", test_stale_not_tracked);
