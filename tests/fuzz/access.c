@@ -83,10 +83,10 @@ gva_t fz_random_gva(Fuzz *f, Cpu *cpu, unsigned size)
 {
     Source *s = f->s;
     unsigned levels = fz_levels(cpu);
-    unsigned slot = cpu->slot = source_below(s, RECENT);
+    unsigned slot = cpu->slot = source_below(s, f->switching ? 4 : RECENT);
     gva_t offset;
 
-    if (source_percent(s, f->calm ? 6 : 20)) {
+    if (source_percent(s, f->switching ? 2 : f->calm ? 6 : 20)) {
         cpu->recent[slot] = fz_random_page(f, levels);
         if (source_percent(s, 2)) {
             cpu->recent[slot] = canonical(source_bits(s, 64) & XMMU_PAGE_MASK,
@@ -127,7 +127,7 @@ static bool access_somewhere(Fuzz *f, Cpu *cpu, uint8_t want, unsigned size,
         .smap_off = !(bits >> 2 & 1) && (bits >> 3 & 1),
     };
 
-    if (source_percent(f->s, f->calm ? 20 : 10)) {
+    if (source_percent(f->s, f->switching ? 35 : f->calm ? 20 : 10)) {
         /* What may be cached: does it survive what it must not? */
         a.gva = usable((cpu->good.gva & XMMU_PAGE_MASK) | (a.gva & ~XMMU_PAGE_MASK),
                        fz_levels(cpu));
@@ -138,7 +138,7 @@ static bool access_somewhere(Fuzz *f, Cpu *cpu, uint8_t want, unsigned size,
         cpu->good = a;
         return true;
     }
-    if (source_percent(f->s, 50)) {
+    if (source_percent(f->s, f->switching ? 8 : 50)) {
         /* Stay where something is mapped. */
         cpu->recent[cpu->slot] = fz_random_page(f, fz_levels(cpu));
     }
@@ -190,7 +190,28 @@ void fz_op_store(Fuzz *f, Cpu *cpu)
     }
 }
 
-void fz_op_write_table(Fuzz *f)
+/* Change an entry that is in use; true when there is one. */
+static bool write_hot(Fuzz *f)
+{
+    const HotEntry *hot = &f->hot[source_below(f->s, HOT)];
+    bool writable;
+    uint8_t *mem = hot->size ? world_host(&f->world, hot->as_id, hot->gpa, &writable)
+                             : NULL;
+    uint64_t entry;
+
+    if (!mem || world_pool_index(&f->world, mem) < 0) {
+        return false;
+    }
+    entry = world_changed_entry(&f->world, f->s, mem);
+    if (hot->size == 4 && (hot->gpa & 4)) {
+        entry >>= 32;
+    }
+    fz_write_physical(f, hot->as_id, hot->gpa, &entry, hot->size);
+    fz_flush_after_write(f);
+    return true;
+}
+
+static void write_random(Fuzz *f)
 {
     Source *s = f->s;
     const PoolPage *page = &f->world.pool[source_below(s, POOL_PAGES)];
@@ -207,4 +228,12 @@ void fz_op_write_table(Fuzz *f)
     fz_write_physical(f, as_id, source_percent(s, 5) ? world_alias(page->gpa) + offset
                                                   : page->gpa + offset, &entry, size);
     fz_flush_after_write(f);
+}
+
+void fz_op_write_table(Fuzz *f)
+{
+    if (source_percent(f->s, f->hot_percent) && write_hot(f)) {
+        return;
+    }
+    write_random(f);
 }

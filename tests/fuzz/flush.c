@@ -16,8 +16,7 @@ void fz_flush(Fuzz *f, Cpu *cpu)
     fz_trace(f, "vCPU %u flush", cpu->index);
     xmmu_vcpu_flush_guest(cpu->vcpu);
     fz_tlb_drop(cpu);
-    cpu->flushed = ++f->world.now;
-    cpu->invlpg_count = 0;
+    fz_forget_all(f, cpu);
 }
 
 void fz_invlpg(Fuzz *f, Cpu *cpu, gva_t gva)
@@ -30,10 +29,10 @@ void fz_invlpg(Fuzz *f, Cpu *cpu, gva_t gva)
     fz_trace(f, "vCPU %u invlpg %#" PRIx64, cpu->index, gva);
     xmmu_vcpu_invlpg(cpu->vcpu, gva);
     fz_tlb_drop_gva(cpu, gva);
-    fz_note_invlpg(f, cpu, fz_pcid(&cpu->regs), gva);
+    fz_note_invlpg(f, cpu, fz_pcid(&cpu->regs), gva, true);
 }
 
-void fz_note_invlpg(Fuzz *f, Cpu *cpu, unsigned pcid, gva_t gva)
+void fz_note_invlpg(Fuzz *f, Cpu *cpu, unsigned pcid, gva_t gva, bool globals)
 {
     if (cpu->invlpg_count == INVLPG_LOG) {
         memmove(&cpu->invlpg[0], &cpu->invlpg[1],
@@ -42,6 +41,7 @@ void fz_note_invlpg(Fuzz *f, Cpu *cpu, unsigned pcid, gva_t gva)
     }
     cpu->invlpg[cpu->invlpg_count].gva = gva;
     cpu->invlpg[cpu->invlpg_count].pcid = pcid;
+    cpu->invlpg[cpu->invlpg_count].globals = globals;
     cpu->invlpg[cpu->invlpg_count].when = ++f->world.now;
     cpu->invlpg_count++;
 }

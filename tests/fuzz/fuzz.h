@@ -26,6 +26,7 @@
 #define MAX_EXTRA       200
 #define FUZZ_PCIDS      4
 #define MAX_CPUS        3       /* the writer included */
+#define HOT             32
 
 #define GIB             ((uint64_t)1 << 30)
 
@@ -45,13 +46,14 @@ typedef struct Cpu {
     XmmuVcpu *vcpu;
     unsigned index;
     XmmuRegs regs;
-    uint64_t flushed;           /* World.now of the last full guest flush */
-    uint64_t pcid_flushed[FUZZ_PCIDS];  /* and of one of a PCID */
+    unsigned pcid;              /* the current one */
+    Spans current[FUZZ_PCIDS];  /* when each was that, since its last flush */
     unsigned invlpg_count;
     struct {
         gva_t gva;
         uint64_t when;
         unsigned pcid;
+        bool globals;           /* and global translations of all PCIDs */
     } invlpg[INVLPG_LOG];
     gva_t recent[RECENT];
     unsigned slot;              /* of recent[] that was last used */
@@ -69,6 +71,12 @@ typedef struct Pending {
     uint64_t data[8];
     unsigned size, ops_left;
 } Pending;
+
+/* An entry that a walk has met. */
+typedef struct HotEntry {
+    gpa_t gpa;
+    uint8_t as_id, size;        /* 0: none */
+} HotEntry;
 
 typedef struct Fuzz {
     World world;
@@ -88,6 +96,10 @@ typedef struct Fuzz {
     bool by_hole;               /* of the last translation */
     bool restless;              /* roles change all the time */
     bool calm;                  /* few changes, so that TLBs live long */
+    bool switching;             /* few tables and PCIDs, often changed without a flush */
+    unsigned hot_percent;       /* of table writes: to entries that walks have met */
+    unsigned hot_next;
+    HotEntry hot[HOT];
     unsigned writer_flushes;    /* percent of the writer's writes */
     unsigned flush_percent;     /* how often a table write is followed by a flush */
 } Fuzz;
@@ -98,7 +110,7 @@ typedef struct View {
     Cpu *cpu;
     const XmmuAccess *access;
     const XmmuHwResult *got;
-    uint64_t since;             /* values gone before this are out */
+    const Spans *spans;         /* values that were not there then are out */
     bool lost;                  /* values are missing: anything may be right */
     RefResult now;              /* by the values in memory */
     bool have_now, matched, alternatives;
@@ -161,16 +173,19 @@ void fz_write_physical(Fuzz *f, unsigned as_id, gpa_t gpa, const void *data,
 /* ---- flush.c ---- */
 void fz_flush(Fuzz *f, Cpu *cpu);
 void fz_invlpg(Fuzz *f, Cpu *cpu, gva_t gva);
-/* The guest flushed @gva in @pcid now. */
-void fz_note_invlpg(Fuzz *f, Cpu *cpu, unsigned pcid, gva_t gva);
+/* The guest flushed @gva in @pcid now; with @globals, global translations of it too. */
+void fz_note_invlpg(Fuzz *f, Cpu *cpu, unsigned pcid, gva_t gva, bool globals);
 /* What a careful guest does after it changed a table. */
 void fz_flush_after_write(Fuzz *f);
 
 /* ---- pcid.c ---- */
 /* 0 without PCIDs. */
 unsigned fz_pcid(const XmmuRegs *regs);
-/* When the translations of the current PCID were flushed. */
-uint64_t fz_flushed_at(const Cpu *cpu);
+/* @cpu may hold nothing of @pcid any more. */
+void fz_forget_pcid(Fuzz *f, Cpu *cpu, unsigned pcid);
+void fz_forget_all(Fuzz *f, Cpu *cpu);
+/* Registers have changed, the PCID too perhaps. */
+void fz_note_pcid(Fuzz *f, Cpu *cpu);
 /* @regs differ from the vCPU's in CR3 and the PDPTEs only. */
 void fz_mov_cr3(Fuzz *f, Cpu *cpu, const XmmuRegs *regs);
 void fz_op_invpcid(Fuzz *f, Cpu *cpu);

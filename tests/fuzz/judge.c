@@ -5,7 +5,8 @@
  *
  * Owns the verdict on a translation.  A fault must be the one that the tables in
  * memory give now.  A translation may also come from values that were overwritten,
- * as long as no flush of that address came after (Intel SDM vol. 3, 4.10.2, 4.10.4).
+ * if they were there while the PCID was the current one, and no flush of that address
+ * came after (Intel SDM vol. 3, 4.10.2, 4.10.4).
  * The accessed and dirty flags in memory must be those of the path.
  */
 #include <inttypes.h>
@@ -23,7 +24,7 @@ static unsigned view_read(void *opaque, uint64_t addr, unsigned size, RefValue *
 {
     View *v = opaque;
 
-    return world_values(&v->f->world, fz_as(v->cpu), addr, size, v->since, out,
+    return world_values(&v->f->world, fz_as(v->cpu), addr, size, v->spans, out,
                         &v->lost);
 }
 
@@ -65,21 +66,36 @@ RefAccess fz_ref_access(const XmmuAccess *a)
 
 /* ---- Comparison ------------------------------------------------------------ */
 
-/* May the processor still hold a translation whose oldest part was gone at
- * @oldest?  INVLPG covers the page that maps the address. */
-static bool still_cached(const Cpu *cpu, gva_t gva, uint64_t oldest, unsigned shift)
+/* When the leaf could be loaded last, if it is a value of the past that says global. */
+static uint64_t global_until(const Cpu *cpu, const RefResult *r)
 {
-    if (!oldest) {
-        return true;
-    }
-    for (unsigned i = 0; i < cpu->invlpg_count; i++) {
-        if (cpu->invlpg[i].when >= oldest &&
-            cpu->invlpg[i].pcid == fz_pcid(&cpu->regs) &&
-            !((cpu->invlpg[i].gva ^ gva) >> shift)) {
+    const RefStep *leaf = &r->step[r->steps - 1];
+    bool global = (cpu->regs.cr4 & XMMU_CR4_PGE) && (leaf->value & 0x100);
+
+    return global ? leaf->until : 0;
+}
+
+/*
+ * May the processor still hold this translation, or what it was made of?  INVLPG and
+ * INVPCID cover the page that maps the address and all upper entries of the PCID;
+ * INVLPG covers global translations of every PCID (4.10.4.1).
+ */
+static bool still_cached(const Cpu *cpu, gva_t gva, const RefResult *r)
+{
+    uint64_t global = global_until(cpu, r);
+
+    for (unsigned i = 0; i < cpu->invlpg_count && r->oldest; i++) {
+        uint64_t when = cpu->invlpg[i].when;
+
+        if ((cpu->invlpg[i].gva ^ gva) >> r->page_shift) {
+            continue;
+        }
+        if ((cpu->invlpg[i].pcid == cpu->pcid && when >= r->oldest) ||
+            (cpu->invlpg[i].globals && global && when >= global)) {
             return false;
         }
     }
-    return oldest > fz_flushed_at(cpu);
+    return true;
 }
 
 /* Could the processor set a D flag in the leaf? */
@@ -115,8 +131,7 @@ static bool view_visit(void *opaque, const RefResult *r)
         v->matched = v->got->outcome <= XMMU_HW_DIRECT && result_matches(v, r);
         return false;
     }
-    if (r->fault ||
-        !still_cached(v->cpu, v->access->gva, r->oldest, r->page_shift)) {
+    if (r->fault || !still_cached(v->cpu, v->access->gva, r)) {
         return false;
     }
     v->alternatives = true;
@@ -239,16 +254,35 @@ static void check_place(View *v)
     }
 }
 
+static void note_hot(View *v)
+{
+    Fuzz *f = v->f;
+
+    for (unsigned i = 0; i < v->now.steps; i++) {
+        /* Where staleness is looked for: mostly the leaves, for only tables of level 1
+         * may be out of sync, and what is cached. */
+        if (f->switching &&
+            (v->now.fault || (i + 1 < v->now.steps && (f->op + i) % 4))) {
+            continue;
+        }
+        f->hot[f->hot_next++ % HOT] = (HotEntry) {
+            .gpa = v->now.step[i].addr, .size = v->now.step[i].size,
+            .as_id = fz_as(v->cpu),
+        };
+    }
+}
+
 void fz_check_result(Fuzz *f, Cpu *cpu, const XmmuAccess *access,
                          const XmmuHwResult *got, bool from_tlb)
 {
     View v = {
-        .f = f, .cpu = cpu, .access = access, .got = got, .since = fz_flushed_at(cpu),
+        .f = f, .cpu = cpu, .access = access, .got = got, .spans = &cpu->current[cpu->pcid],
     };
     RefMmu mmu = fz_ref_of(f, cpu, &v);
     RefAccess ref = fz_ref_access(access);
 
     ref_translate_all(&mmu, &ref, view_visit, &v);
+    note_hot(&v);
     if (f->limits->trace) {
         fflush(stdout);
         fz_print_result("reference", &v.now);

@@ -55,7 +55,8 @@ void fz_op_debug(Fuzz *f, Cpu *cpu)
 {
     XmmuAccess a = { .gva = fz_random_gva(f, cpu, 8), .want = XMMU_PROT_READ };
     XmmuHwResult none = { .outcome = XMMU_HW_EXCEPTION };
-    View v = { .f = f, .cpu = cpu, .access = &a, .got = &none, .since = UINT64_MAX };
+    static const Spans never;
+    View v = { .f = f, .cpu = cpu, .access = &a, .got = &none, .spans = &never };
     RefMmu mmu = fz_ref_of(f, cpu, &v);
     RefAccess ref = fz_ref_access(&a);
     gpa_t gpa = 0;

@@ -45,7 +45,7 @@ typedef struct RefAccess {
 /* A value that a table entry has, or had and may still be cached. */
 typedef struct RefValue {
     uint64_t value;
-    uint64_t until;             /* when it was overwritten; 0: current value */
+    uint64_t until;             /* when it could be loaded last; 0: current value */
 } RefValue;
 
 #define REF_MAX_VALUES 12

@@ -14,6 +14,7 @@
 void fz_take_regs(Fuzz *f, Cpu *cpu, const XmmuRegs *regs)
 {
     cpu->regs = *regs;
+    fz_note_pcid(f, cpu);
     fz_trace(f, "vCPU %u regs: %u levels cr0 %#" PRIx64 " cr3 %#" PRIx64 " cr4 %#" PRIx64
              " efer %#" PRIx64 " pkru %#x pkrs %#x smm %d a20 masked %d", cpu->index,
              fz_levels(cpu), regs->cr0, regs->cr3, regs->cr4, regs->efer, regs->pkru,
@@ -24,10 +25,11 @@ void fz_take_regs(Fuzz *f, Cpu *cpu, const XmmuRegs *regs)
 
 static uint64_t read_now(Fuzz *f, unsigned as_id, gpa_t gpa)
 {
+    static const Spans never;
     RefValue values[REF_MAX_VALUES];
     bool lost;
 
-    return world_values(&f->world, as_id, gpa, 8, UINT64_MAX, values, &lost) ?
+    return world_values(&f->world, as_id, gpa, 8, &never, values, &lost) ?
            values[0].value : 0;
 }
 
@@ -71,8 +73,9 @@ static void random_cr3(Fuzz *f, XmmuRegs *regs, unsigned levels)
 {
     Source *s = f->s;
     /* Few roots, so that cached ones are met again. */
-    unsigned page = source_percent(s, 70) ? source_below(s, 6)
-                                          : source_below(s, POOL_PAGES);
+    unsigned page = source_percent(s, f->switching ? 99 : 70)
+                    ? world_root(&f->world, s, levels, f->switching ? 3 : 6)
+                    : source_below(s, POOL_PAGES);
 
     regs->cr3 = f->world.pool[page].gpa;
     if (source_percent(s, 5)) {
@@ -90,7 +93,9 @@ static void random_cr3(Fuzz *f, XmmuRegs *regs, unsigned levels)
             write_pdptes(f, regs);
         }
     } else if (regs->cr4 & XMMU_CR4_PCIDE) {
-        regs->cr3 |= source_below(s, FUZZ_PCIDS);
+        /* The PCIDs of a guest are mostly bound to its address spaces. */
+        regs->cr3 |= f->switching && source_percent(s, 70)
+                     ? page / 5 % FUZZ_PCIDS : source_below(s, FUZZ_PCIDS);
     } else {
         regs->cr3 |= source_percent(s, 20) ? 0x18 : 0;
     }
@@ -106,7 +111,7 @@ static void load_cr3(Fuzz *f, Cpu *cpu, XmmuRegs *regs, unsigned levels, bool sa
         fz_trace(f, "vCPU %u #GP: PDPTEs", cpu->index);
         return;
     }
-    if (same_mode && source_percent(f->s, 60)) {
+    if (same_mode && source_percent(f->s, f->switching ? 95 : 60)) {
         fz_mov_cr3(f, cpu, regs);
     } else {
         fz_take_regs(f, cpu, regs);
@@ -153,7 +158,8 @@ void fz_op_mode(Fuzz *f, Cpu *cpu)
     Source *s = f->s;
     static const uint8_t modes[] = { 0, 2, 3, 4, 5, 2, 3, 4 };
     XmmuRegs regs = cpu->regs;
-    unsigned levels = modes[source_below(s, sizeof(modes))];
+    unsigned levels = f->switching ? 4 + source_below(s, 2)
+                                   : modes[source_below(s, sizeof(modes))];
     unsigned allowed = f->limits->features;
 
     if (!(f->limits->modes & (1 << levels))) {
@@ -170,7 +176,8 @@ void fz_op_mode(Fuzz *f, Cpu *cpu)
     }
     if (levels >= 4) {
         regs.efer |= XMMU_EFER_LME | XMMU_EFER_LMA;
-        regs.cr4 |= allowed & FUZZ_PCID && source_percent(s, 60) ? XMMU_CR4_PCIDE : 0;
+        regs.cr4 |= allowed & FUZZ_PCID && source_percent(s, f->switching ? 97 : 60)
+                    ? XMMU_CR4_PCIDE : 0;
     }
     if (levels == 5) {
         regs.cr4 |= XMMU_CR4_LA57;

@@ -74,8 +74,14 @@ void fz_print_setting(const Fuzz *f, const Cpu *cpu)
         fprintf(stderr, "  pdpte %#" PRIx64 " %#" PRIx64 " %#" PRIx64 " %#" PRIx64 "\n",
                 r->pdpte[0], r->pdpte[1], r->pdpte[2], r->pdpte[3]);
     }
-    fprintf(stderr, "  flushed at %" PRIu64 ", now %" PRIu64 "\n", fz_flushed_at(cpu),
-            f->world.now);
+    fprintf(stderr, "  PCID %u current since its last flush:", cpu->pcid);
+    for (unsigned i = 0; i < cpu->current[cpu->pcid].n; i++) {
+        fprintf(stderr, " %" PRIu64 "..", cpu->current[cpu->pcid].span[i].from);
+        if (i + 1 < cpu->current[cpu->pcid].n) {
+            fprintf(stderr, "%" PRIu64 ",", cpu->current[cpu->pcid].span[i].to);
+        }
+    }
+    fprintf(stderr, " now %" PRIu64 "\n", f->world.now);
 }
 
 void fz_differ(View *v, const char *what)

@@ -62,6 +62,26 @@ static void write_somewhere(Fuzz *f, Cpu *cpu)
     }
 }
 
+/* As one_op(), without what flushes everything. */
+static void one_op_switching(Fuzz *f, Cpu *cpu)
+{
+    unsigned pick = source_below(f->s, 1000);
+
+    if (pick < 500) {
+        fz_op_access(f, cpu);
+    } else if (pick < 700) {
+        write_somewhere(f, cpu);
+    } else if (pick < 900) {
+        fz_op_cr3(f, cpu);
+    } else if (pick < 940) {
+        fz_op_invpcid(f, cpu);
+    } else if (pick < 980) {
+        fz_invlpg(f, cpu, cpu->recent[source_below(f->s, 4)]);
+    } else {
+        op_role(f, cpu);
+    }
+}
+
 static void one_op(Fuzz *f)
 {
     Source *s = f->s;
@@ -70,7 +90,9 @@ static void one_op(Fuzz *f)
     unsigned pick = source_below(s, 1000);
 
     fz_finish_of(f, cpu);
-    if (f->restless && pick % 16 == 0) {
+    if (f->switching && pick % 32) {
+        one_op_switching(f, cpu);
+    } else if (f->restless && pick % 16 == 0) {
         op_role(f, cpu);
     } else if (pick < 700 || (f->calm && pick < 935 && pick % 5)) {
         fz_op_access(f, cpu);
@@ -133,6 +155,16 @@ static void random_config(Fuzz *f)
     f->restless = source_percent(s, 25);
     f->calm = source_percent(s, 50);
     f->flush_percent = allowed & FUZZ_LAX ? source_below(s, 3) * 50 : 100;
+    f->hot_percent = source_below(s, 5) * 20;
+    f->switching = (allowed & FUZZ_PCID) && (allowed & FUZZ_LAX) &&
+                   (f->limits->modes & (1 << 4 | 1 << 5)) && source_percent(s, 25);
+    if (f->switching) {
+        f->flush_percent = source_below(s, 2) * 20;
+        f->hot_percent = 60 + source_below(s, 3) * 20;
+        f->writer_flushes = source_below(s, 3) * 50;
+        f->restless = false;
+        f->world.tidy = source_percent(s, 75);
+    }
 }
 
 static void start_cpus(Fuzz *f)
@@ -143,6 +175,7 @@ static void start_cpus(Fuzz *f)
 
         cpu->index = i;
         cpu->vcpu = xmmu_vcpu_new(f->vm, i, &f->caps);
+        fz_forget_all(f, cpu);
         fz_take_regs(f, cpu, &regs);
     }
     /* Off into the first mode that is allowed. */

@@ -36,23 +36,22 @@ void fz_op_rare(Fuzz *f, Cpu *cpu)
     case 0:
         fz_trace(f, "zap all");
         xmmu_vm_zap_all(f->vm);
-        f->world.now++;
         for (unsigned i = 0; i < f->cpu_count; i++) {
-            f->cpus[i].flushed = f->world.now;
+            fz_forget_all(f, &f->cpus[i]);
         }
         break;
     case 1:
         fz_trace(f, "vCPU %u reset", cpu->index);
         xmmu_vcpu_reset(cpu->vcpu);
         fz_take_regs(f, cpu, &cpu->regs);
-        cpu->flushed = ++f->world.now;
+        fz_forget_all(f, cpu);
         break;
     case 2:
         fz_trace(f, "vCPU %u re-created", cpu->index);
         xmmu_vcpu_free(cpu->vcpu);
         cpu->vcpu = xmmu_vcpu_new(f->vm, cpu->index, &f->caps);
         fz_take_regs(f, cpu, &cpu->regs);
-        cpu->flushed = ++f->world.now;
+        fz_forget_all(f, cpu);
         break;
     case 3:
     case 4:

@@ -5,6 +5,7 @@
  *
  * See world.h.
  */
+#include <glib.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -179,8 +180,30 @@ unsigned world_index(Source *s)
     return fill_indices[source_below(s, FILL_COUNT)];
 }
 
-/* A frame for an entry; @large: aligned for a large page. */
-static uint64_t entry_frame(const World *w, Source *s, bool large)
+/*
+ * In a tidy world the pages take turns: roots of four levels, tables of level 3, 2, 1,
+ * and data, which are the roots of five levels.  So most tables of level 1 are nothing
+ * else, and may be out of sync.
+ */
+#define TURNS 5
+
+unsigned world_root(const World *w, Source *s, unsigned levels, unsigned n)
+{
+    unsigned page = source_below(s, n);
+
+    return !w->tidy ? page : page * TURNS + (levels == 5 ? TURNS - 1 : 0);
+}
+
+static unsigned next_page(const World *w, Source *s, int page)
+{
+    if (!w->tidy || page < 0) {
+        return source_below(s, POOL_PAGES);
+    }
+    return source_below(s, POOL_PAGES / TURNS) * TURNS + (page + 1) % TURNS;
+}
+
+/* A frame for an entry in @page (or -1); @large: aligned for a large page. */
+static uint64_t entry_frame(const World *w, Source *s, bool large, int page)
 {
     static const uint64_t aligned[] = {
         0, MIB(2), MIB(4), MIB(8), GIB(1), GIB(1) + MIB(2), GIB(2), GIB(4),
@@ -195,7 +218,7 @@ static uint64_t entry_frame(const World *w, Source *s, bool large)
                         XMMU_PAGE_SHIFT);
     }
     if (pick < 92) {
-        return w->pool[source_below(s, POOL_PAGES)].gpa;
+        return w->pool[next_page(w, s, page)].gpa;
     }
     if (pick < 95) {
         return MIB(1) + KIB(64) + (source_bits(s, 8) << XMMU_PAGE_SHIFT);
@@ -209,12 +232,15 @@ static uint64_t entry_frame(const World *w, Source *s, bool large)
     return source_bits(s, 40) & XMMU_PAGE_MASK;
 }
 
-uint64_t world_entry(const World *w, Source *s)
+static uint64_t entry_in(const World *w, Source *s, int page)
 {
     bool large = source_percent(s, w->large_percent);
-    uint64_t e = entry_frame(w, s, large);
+    uint64_t e = entry_frame(w, s, large, page);
     unsigned bits = source_bits(s, 32);
 
+    if (w->tidy && page % TURNS != TURNS - 2) {
+        bits |= bits << 1 & 0x78000fff;         /* fewer faults above the leaves */
+    }
     e |= (bits & 31) ? 1 : 0;                   /* P: 31/32 */
     e |= (bits >> 5 & w->few_readonly) ? 2 : 0; /* R/W: 7/8 or 1/2 */
     e |= (bits >> 8 & 7) ? 4 : 0;               /* U/S: 7/8 */
@@ -236,13 +262,18 @@ uint64_t world_entry(const World *w, Source *s)
     return e;
 }
 
+uint64_t world_entry(const World *w, Source *s)
+{
+    return entry_in(w, s, -1);
+}
+
 uint64_t world_changed_entry(const World *w, Source *s, const uint8_t *mem)
 {
     static const uint8_t flags[] = { 0, 1, 2, 5, 6, 6, 8, 59, 63 };
     uint64_t e = world_expected(w, (const uint8_t *)((uintptr_t)mem & ~7ull), 8);
 
     if (source_percent(s, 50)) {
-        return world_entry(w, s);
+        return entry_in(w, s, world_pool_index(w, mem));
     }
     e ^= (uint64_t)1 << flags[source_below(s, sizeof(flags))];
     if (source_percent(s, 30)) {
@@ -257,7 +288,7 @@ static void fill_page(World *w, unsigned page, Source *s)
 
     memset(words, 0, XMMU_PAGE_SIZE);
     for (unsigned i = 0; i < FILL_COUNT; i++) {
-        words[fill_indices[i]] = world_entry(w, s);
+        words[fill_indices[i]] = entry_in(w, s, page);
     }
     memcpy(w->copy[page], words, XMMU_PAGE_SIZE);
 }
@@ -281,7 +312,7 @@ void world_start(World *w, uint64_t seed, bool holes_alive)
     w->history = all_history;
     w->holes_alive = holes_alive;
     w->hole_seed = seed;
-    w->large_percent = source_percent(&s, 25) ? 30 : 8;
+    w->large_percent = source_percent(&s, 25) ? 30 : w->tidy ? 2 : 8;
     w->few_readonly = source_percent(&s, 25) ? 1 : 7;
     w->few_keys = source_percent(&s, 25) ? 1 : 15;
     place(w, &n, 0, low, 28);
@@ -358,7 +389,9 @@ static void note_old(World *w, unsigned page, unsigned word, uint64_t value)
         h->n--;
     }
     h->old[h->n].value = value;
+    h->old[h->n].since = h->since;
     h->old[h->n].until = w->now;
+    h->since = w->now;
     h->n++;
 }
 
@@ -453,8 +486,19 @@ static bool already_there(const RefValue *out, unsigned n, uint64_t value,
     return false;
 }
 
+/* Until when could a value be loaded that was there in [since, until)?  0: never. */
+static uint64_t last_load(const Spans *spans, uint64_t since, uint64_t until)
+{
+    for (unsigned i = spans->n; i-- > 0; ) {
+        if (since < spans->span[i].to && until > spans->span[i].from) {
+            return MIN(until, spans->span[i].to);
+        }
+    }
+    return 0;
+}
+
 unsigned world_values(World *w, unsigned as_id, gpa_t gpa, unsigned size,
-                      uint64_t since, RefValue *out, bool *lost)
+                      const Spans *spans, RefValue *out, bool *lost)
 {
     bool writable;
     uint8_t *mem = world_host(w, as_id, gpa, &writable);
@@ -475,15 +519,16 @@ unsigned world_values(World *w, unsigned as_id, gpa_t gpa, unsigned size,
     }
     out[0].value = part(w->copy[page][word], (uintptr_t)mem, size);
     h = word_history(w, page, word);
-    if (h->lost_until > since) {
+    if (spans->n && h->lost_until > spans->span[0].from) {
         *lost = true;
     }
-    for (int i = (int)h->n - 1; i >= 0 && h->old[i].until > since; i--) {
+    for (unsigned i = h->n; i-- > 0; ) {
         uint64_t value = part(h->old[i].value, (uintptr_t)mem, size);
+        uint64_t until = last_load(spans, h->old[i].since, h->old[i].until);
 
-        if (!already_there(out, n, value, h->old[i].until)) {
+        if (until && !already_there(out, n, value, until)) {
             out[n].value = value;
-            out[n].until = h->old[i].until;
+            out[n].until = until;
             n++;
         }
     }

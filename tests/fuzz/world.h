@@ -42,7 +42,8 @@ enum {
 };
 
 #define POOL_PAGES      80
-#define WORD_HISTORY    6
+#define WORD_HISTORY    8
+#define MAX_SPANS       12
 
 typedef struct PoolPage {
     gpa_t gpa;                  /* where it usually is */
@@ -52,11 +53,20 @@ typedef struct PoolPage {
 typedef struct WordHistory {
     uint64_t world;             /* valid for this world only */
     uint64_t lost_until;        /* values that no longer fit lasted until this */
+    uint64_t since;             /* when the value of now was stored */
     unsigned n;
     struct {
-        uint64_t value, until;
+        uint64_t value, since, until;
     } old[WORD_HISTORY];
 } WordHistory;
+
+/* When a vCPU may have loaded what it uses: [from, to), oldest first. */
+typedef struct Spans {
+    unsigned n;
+    struct {
+        uint64_t from, to;
+    } span[MAX_SPANS];
+} Spans;
 
 typedef struct World {
     uint64_t id, now;
@@ -69,6 +79,7 @@ typedef struct World {
     bool holes_alive;           /* reads of holes give entries, not all ones */
     uint64_t hole_seed;
     unsigned large_percent;     /* of entries that are large pages */
+    bool tidy;                  /* a page is a table of one level only; by the caller */
     unsigned few_readonly;      /* mask: one entry in few_readonly + 1 has R/W = 0 */
     unsigned few_keys;          /* mask: one entry in few_keys + 1 has a key */
 } World;
@@ -89,9 +100,10 @@ uint64_t world_bus(const World *w, unsigned as_id, gpa_t gpa, unsigned size);
 
 /* Store through @mem (in the pool, inside one page), noting what was there. */
 void world_store(World *w, uint8_t *mem, const void *data, unsigned size);
-/* Values of a table entry, for the reference: those gone before @since are out. */
+/* Values of a table entry, for the reference: that of now, and those that were there
+ * at some time in @spans. */
 unsigned world_values(World *w, unsigned as_id, gpa_t gpa, unsigned size,
-                      uint64_t since, RefValue *out, bool *lost);
+                      const Spans *spans, RefValue *out, bool *lost);
 /* The core is expected to have set @bits in the entry at @mem. */
 void world_expect_set(World *w, uint8_t *mem, unsigned size, uint64_t bits);
 /* The core may have set accessed and dirty flags anywhere. */
@@ -100,6 +112,8 @@ uint64_t world_expected(const World *w, const uint8_t *mem, unsigned size);
 /* First pool word that is not as expected, or NULL. */
 const uint8_t *world_differs(const World *w);
 
+/* A page to be the root of @levels, one of @n. */
+unsigned world_root(const World *w, Source *s, unsigned levels, unsigned n);
 /* A plausible table entry of 8 bytes. */
 uint64_t world_entry(const World *w, Source *s);
 /* The same, or what is at @mem with other flags: rights, A, D, G, key. */
