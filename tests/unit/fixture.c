@@ -170,6 +170,13 @@ void fixture_add_modes(const char *path, GTestDataFunc check)
     }
 }
 
+unsigned fixture_stride(void)
+{
+    const char *text = g_getenv("XMMU_TEST_STRIDE");
+
+    return text ? MAX(g_ascii_strtoull(text, NULL, 10), 1) : 1;
+}
+
 /* Marsaglia's xorshift with 64 bits. */
 uint64_t fixture_random(uint64_t *state)
 {

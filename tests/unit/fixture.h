@@ -74,6 +74,11 @@ void fixture_free(Fixture *fx);
 
 /* Add a test for each mode of shadow paging that pages: PATH/2-level and so on. */
 void fixture_add_modes(const char *path, GTestDataFunc check);
+/*
+ * How large the steps of exhaustive loops are: 1, or XMMU_TEST_STRIDE from the
+ * environment, for builds that are many times slower and are after something else.
+ */
+unsigned fixture_stride(void);
 /* The next of a series of numbers; @state is not 0. */
 uint64_t fixture_random(uint64_t *state);
 
