@@ -132,14 +132,14 @@ static void sin_walk_freed(void)
 {
     gpa_t page;
     Fixture *fx = shadow_vm(&page);
-    XmmuTable *old = fx->vcpu->mmu->root.table;
+    XmmuSpte *entries = fx->vcpu->mmu->root.table->spt;
 
     fixture_set(fx, 0, &(XmmuRegs) { 0 });
     xmmu_vm_zap_all(fx->vm);
     xmmu_roots_drop(&fx->vcpu->root_mmu);
     rcu_service_drain();
     xmmu_check_walk_begin(fx->vcpu);
-    xmmu_check_read(fx->vcpu, old->spt);
+    xmmu_check_read(fx->vcpu, entries);
 }
 
 /* The grace period is left out while the vCPU is in the middle of its walk. */
