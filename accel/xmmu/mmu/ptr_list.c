@@ -31,12 +31,13 @@ static XmmuPtrNode *first_node(const XmmuPtrList *list)
     return list->word & 1 ? (XmmuPtrNode *)(list->word - 1) : NULL;
 }
 
-static void add_node(XmmuPtrList *list, XmmuPtrNode *next, XmmuPtrPool *pool)
+static void add_node(XmmuPtrList *list, XmmuPtrPool *pool, void *item, void *other)
 {
     XmmuPtrNode *node = xmmu_ptr_pool_get(pool);
 
-    node->next = next;
-    node->count = 0;
+    node->next = first_node(list);
+    node->items[0] = item;
+    node->items[1] = other;
     list->word = (uintptr_t)node + 1;
 }
 
@@ -47,24 +48,24 @@ void xmmu_ptr_list_add(XmmuPtrList *list, void *ptr, XmmuPtrPool *pool)
     g_assert(ptr && !((uintptr_t)ptr & 1));
     if (!list->word) {
         list->word = (uintptr_t)ptr;
-        return;
+    } else if (!node) {
+        add_node(list, pool, (void *)list->word, ptr);
+    } else if (node->items[1]) {
+        add_node(list, pool, ptr, NULL);
+    } else {
+        node->items[1] = ptr;
     }
-    if (!node) {
-        void *only = (void *)list->word;
+}
 
-        add_node(list, NULL, pool);
-        first_node(list)->items[first_node(list)->count++] = only;
-    } else if (node->count == XMMU_PTR_NODE_ITEMS) {
-        add_node(list, node, pool);
-    }
-    node = first_node(list);
-    node->items[node->count++] = ptr;
+static void **last_item(XmmuPtrNode *node)
+{
+    return &node->items[node->items[1] != NULL];
 }
 
 static void **find(XmmuPtrNode *node, void *ptr)
 {
     for (; node; node = node->next) {
-        for (size_t i = node->count; i-- > 0;) {
+        for (size_t i = 0; i < G_N_ELEMENTS(node->items); i++) {
             if (node->items[i] == ptr) {
                 return &node->items[i];
             }
@@ -76,17 +77,20 @@ static void **find(XmmuPtrNode *node, void *ptr)
 void xmmu_ptr_list_remove(XmmuPtrList *list, void *ptr, XmmuPtrPool *pool)
 {
     XmmuPtrNode *node = first_node(list);
+    void **last;
 
     if (!node) {
         g_assert(list->word == (uintptr_t)ptr);
         list->word = 0;
         return;
     }
-    *find(node, ptr) = node->items[node->count - 1];
-    if (--node->count == 0) {
+    last = last_item(node);
+    *find(node, ptr) = *last;
+    *last = NULL;
+    if (!node->items[0]) {
         list->word = (uintptr_t)node->next + 1;
         xmmu_ptr_pool_put(pool, node);
-    } else if (node->count == 1 && !node->next) {
+    } else if (!node->items[1] && !node->next) {
         list->word = (uintptr_t)node->items[0];
         xmmu_ptr_pool_put(pool, node);
     }
@@ -97,7 +101,7 @@ size_t xmmu_ptr_list_count(const XmmuPtrList *list)
     size_t count = list->word && !(list->word & 1);
 
     for (XmmuPtrNode *node = first_node(list); node; node = node->next) {
-        count += node->count;
+        count += 1 + (node->items[1] != NULL);
     }
     return count;
 }
@@ -107,7 +111,7 @@ void *xmmu_ptr_list_first(const XmmuPtrList *list)
     XmmuPtrNode *node = first_node(list);
 
     g_assert(list->word);
-    return node ? node->items[node->count - 1] : (void *)list->word;
+    return node ? *last_item(node) : (void *)list->word;
 }
 
 void xmmu_ptr_list_each(const XmmuPtrList *list, void (*fn)(void *ptr, void *opaque),
@@ -119,8 +123,9 @@ void xmmu_ptr_list_each(const XmmuPtrList *list, void (*fn)(void *ptr, void *opa
         fn((void *)list->word, opaque);
     }
     for (; node; node = node->next) {
-        for (size_t i = 0; i < node->count; i++) {
-            fn(node->items[i], opaque);
+        fn(node->items[0], opaque);
+        if (node->items[1]) {
+            fn(node->items[1], opaque);
         }
     }
 }

@@ -4,10 +4,11 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * The reverse maps (frame -> entries that map it, table -> entries that point to
- * it) hold one pointer in nearly all cases.  Such a list is one word; a second pointer
- * takes a node, which has room for more.  Nodes come from a pool that was filled
- * before (reserve.c), so adding cannot fail.  Order is not kept.  The caller
- * serialises access.
+ * it) hold one pointer in nearly all cases, and two where the guest's kernel maps all
+ * memory and a process some of it.  A list of one is a word; a second pointer takes a
+ * node, which has no room for more, as nearly all would stay empty.  Nodes come from a
+ * pool that was filled before (reserve.c), so adding cannot fail.  Order is not kept.
+ * The caller serialises access.
  */
 #ifndef XMMU_MMU_PTR_LIST_H
 #define XMMU_MMU_PTR_LIST_H
@@ -16,14 +17,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define XMMU_PTR_NODE_ITEMS 14
-
-/* Only the first node of a list has room left. */
+/* The first node of a list has one item or two, the others have two. */
 typedef struct XmmuPtrNode XmmuPtrNode;
 struct XmmuPtrNode {
     XmmuPtrNode *next;
-    size_t count;
-    void *items[XMMU_PTR_NODE_ITEMS];
+    void *items[2];             /* [1] is NULL when there is only one */
 };
 
 typedef struct XmmuPtrPool {
