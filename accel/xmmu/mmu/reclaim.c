@@ -46,21 +46,20 @@ void xmmu_reclaim_begin(XmmuVm *vm)
     vm->fault_serial++;
 }
 
+static void to_front(XmmuVm *vm, XmmuTable *table)
+{
+    g_queue_unlink(&vm->shadow_tables, &table->link);
+    g_queue_push_head_link(&vm->shadow_tables, &table->link);
+}
+
 void xmmu_reclaim_touch(XmmuTable *table)
 {
     XmmuVm *vm = table->vm;
 
     table->used_by = vm->fault_serial;
     if (vm->shadow_tables.head != &table->link && !xmmu_table_stale(table)) {
-        g_queue_unlink(&vm->shadow_tables, &table->link);
-        g_queue_push_head_link(&vm->shadow_tables, &table->link);
+        to_front(vm, table);
     }
-}
-
-static void to_front(XmmuVm *vm, XmmuTable *table)
-{
-    g_queue_unlink(&vm->shadow_tables, &table->link);
-    g_queue_push_head_link(&vm->shadow_tables, &table->link);
 }
 
 /* Least recently used, not of the current fault, and not spared. */
