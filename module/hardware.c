@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * xmmu: turning virtualisation on and off
+ *
+ * Owns the choice between SVM and VMX, made once, and the state of all CPUs: it is
+ * on while a VM exists, so that another hypervisor can have the CPUs at other
+ * times.  CPUs that come are turned on, CPUs that go are turned off, and over a
+ * suspend all of them are.
+ */
+#include <linux/cpu.h>
+#include <linux/cpuhotplug.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/smp.h>
+#include <linux/syscore_ops.h>
+#include "xmmu.h"
+
+const struct xmmu_hw *xmmu_hw;
+
+static DEFINE_MUTEX(hardware_lock);
+static unsigned int users;		/* hardware_lock */
+static enum cpuhp_state hotplug_state;	/* hardware_lock; valid while users */
+static DEFINE_PER_CPU(bool, is_on);
+
+u32 xmmu_hw_features(void)
+{
+	struct xmmu_caps caps = { };
+
+	xmmu_hw->get_caps(&caps);
+	return caps.features;
+}
+
+/* ---- One CPU --------------------------------------------------------------------------- */
+
+static int cpu_on(void)
+{
+	int ret;
+
+	if (__this_cpu_read(is_on))
+		return 0;
+	if (xmmu_hw->cpu_busy())
+		return -EBUSY;
+	ret = xmmu_hw->cpu_on();
+	if (!ret)
+		__this_cpu_write(is_on, true);
+	return ret;
+}
+
+static void cpu_off(void)
+{
+	if (!__this_cpu_read(is_on))
+		return;
+	xmmu_hw->cpu_off();
+	__this_cpu_write(is_on, false);
+}
+
+/* In the thread of the CPU that comes or goes, before or after it runs tasks. */
+static int cpu_comes(unsigned int cpu)
+{
+	unsigned long flags;
+	int ret;
+
+	local_irq_save(flags);
+	ret = cpu_on();
+	local_irq_restore(flags);
+	if (ret)
+		pr_err("xmmu: %s cannot be turned on on CPU %u (%d)\n", xmmu_hw->name,
+		       cpu, ret);
+	return ret;
+}
+
+static int cpu_goes(unsigned int cpu)
+{
+	unsigned long flags;
+
+	local_irq_save(flags);
+	cpu_off();
+	local_irq_restore(flags);
+	return 0;
+}
+
+/* ---- Suspend: only the boot CPU is left, its interrupts are off --------------------------- */
+
+static int suspend(void)
+{
+	if (users)
+		cpu_off();
+	return 0;
+}
+
+static void resume(void)
+{
+	if (users)
+		WARN_ON(cpu_on());
+}
+
+static struct syscore_ops syscore_ops = {
+	.suspend = suspend,
+	.resume = resume,
+	.shutdown = cpu_off,
+};
+
+/* ---- All CPUs ------------------------------------------------------------------------------- */
+
+static int turn_on(void)
+{
+	int ret = xmmu_hw->setup();
+
+	if (ret)
+		return ret;
+	/* Runs cpu_comes() on all CPUs, and undoes it when one of them fails. */
+	ret = cpuhp_setup_state(CPUHP_AP_ONLINE_DYN, "virt/xmmu:online", cpu_comes,
+				cpu_goes);
+	if (ret < 0) {
+		xmmu_hw->teardown();
+		return ret;
+	}
+	hotplug_state = ret;
+	register_syscore_ops(&syscore_ops);
+	return 0;
+}
+
+static void turn_off(void)
+{
+	unregister_syscore_ops(&syscore_ops);
+	cpuhp_remove_state(hotplug_state);
+	xmmu_hw->teardown();
+}
+
+int xmmu_hardware_get(void)
+{
+	int ret = 0;
+
+	mutex_lock(&hardware_lock);
+	if (!users)
+		ret = turn_on();
+	if (!ret)
+		users++;
+	mutex_unlock(&hardware_lock);
+	return ret;
+}
+
+void xmmu_hardware_put(void)
+{
+	mutex_lock(&hardware_lock);
+	if (!--users)
+		turn_off();
+	mutex_unlock(&hardware_lock);
+}
+
+/* ---- Load ------------------------------------------------------------------------------------- */
+
+static void ask_busy(void *busy)
+{
+	if (xmmu_hw->cpu_busy())
+		WRITE_ONCE(*(bool *)busy, true);
+}
+
+int xmmu_hardware_init(void)
+{
+	static const struct xmmu_hw *const all[] = { &xmmu_svm, &xmmu_vmx };
+	bool busy = false;
+	int ret = -ENODEV;
+
+	for (int i = 0; i < ARRAY_SIZE(all) && ret == -ENODEV; i++) {
+		xmmu_hw = all[i];
+		ret = xmmu_hw->probe();
+	}
+	if (ret == -ENODEV)
+		pr_err("xmmu: this CPU has neither SVM nor VMX\n");
+	else if (ret == -EPERM)
+		pr_err("xmmu: %s is turned off by the firmware\n", xmmu_hw->name);
+	else if (ret == -EOPNOTSUPP)
+		pr_err("xmmu: this CPU's %s lacks what xmmu needs\n", xmmu_hw->name);
+	if (ret)
+		return ret;
+	on_each_cpu(ask_busy, &busy, true);
+	if (busy) {
+		pr_err("xmmu: another hypervisor (KVM?) uses %s: stop its guests first\n",
+		       xmmu_hw->name);
+		return -EBUSY;
+	}
+	return 0;
+}

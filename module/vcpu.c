@@ -1,0 +1,423 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * xmmu: virtual CPUs
+ *
+ * Owns the life of a vCPU, the page that it shares with user space, and the loop
+ * around the guest: signals, preemption, FPU state, and the moment at which a vCPU
+ * says that it is in the guest.  What registers mean to the hardware is svm.c's
+ * and vmx.c's.
+ *
+ * User space can write the shared page at any time.  What the module acts on is
+ * vcpu->state, copied once; nothing is read from the page twice.
+ */
+#include <linux/anon_inodes.h>
+#include <linux/fs.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <asm/debugreg.h>
+#include <asm/fpu/api.h>
+#include <asm/fpu/xcr.h>
+#include <asm/io.h>
+#include <linux/hw_breakpoint.h>
+#include "xmmu.h"
+
+/* x87, SSE, AVX, AVX-512 and PKRU; what takes permission first (AMX) is left out. */
+#define XCR0_OFFERED	0x2e7ULL
+#define XCR0_AVX512	0xe0ULL
+#define XSTATE_HEADER	512		/* Intel SDM vol. 1, 13.4.2 */
+#define XSAVE_MXCSR	24
+#define MXCSR_VALID	0xffffu
+
+/* ---- FPU state ------------------------------------------------------------------------ */
+
+static u64 xcr0_offered(void)
+{
+	return xgetbv(XCR_XFEATURE_ENABLED_MASK) & XCR0_OFFERED;
+}
+
+/* CPUID 0D:0 EBX: the area for what XCR0 now enables; it covers the subset. */
+static u32 xsave_size(void)
+{
+	return cpuid_ebx(0xd);
+}
+
+/* Bytes of the mapping. */
+static u32 run_size(void)
+{
+	return XMMU_RUN_XSAVE_OFFSET + PAGE_ALIGN(xsave_size());
+}
+
+void xmmu_vcpu_get_caps(struct xmmu_caps *caps)
+{
+	caps->xcr0 = xcr0_offered();
+	caps->xsave_size = xsave_size();
+	caps->run_size = run_size();
+}
+
+/* What XSETBV would accept: Intel SDM vol. 1, 13.3. */
+static bool xcr0_ok(u64 xcr0)
+{
+	u64 avx512 = xcr0 & XCR0_AVX512;
+
+	return (xcr0 & 1) && !(xcr0 & ~xcr0_offered()) &&
+	       (!(xcr0 & 4) || (xcr0 & 2)) &&
+	       (!avx512 || (avx512 == XCR0_AVX512 && (xcr0 & 4)));
+}
+
+/* Take an image from user space; what XRSTOR would refuse is cleared. */
+static void take_xsave(struct xmmu_vcpu *vcpu)
+{
+	u64 *header = vcpu->xsave + XSTATE_HEADER;
+
+	memcpy(vcpu->xsave, (void *)vcpu->run + XMMU_RUN_XSAVE_OFFSET, xsave_size());
+	memset(&header[1], 0, 56);
+	header[0] &= xcr0_offered();
+	*(u32 *)(vcpu->xsave + XSAVE_MXCSR) &= MXCSR_VALID;
+}
+
+static void xsave(void *area, u64 mask)
+{
+	asm volatile("xsave64 (%0)" :: "r" (area), "a" ((u32)mask),
+		     "d" ((u32)(mask >> 32)) : "memory");
+}
+
+/* A value that the checks let through and the CPU does not: the guest starts with
+ * what is in the registers, which kernel_fpu_begin() has initialised. */
+static void xrstor(void *area, u64 mask)
+{
+	asm volatile("1: xrstor64 (%0)\n2:\n" _ASM_EXTABLE(1b, 2b)
+		     :: "r" (area), "a" ((u32)mask), "d" ((u32)(mask >> 32)) : "memory");
+}
+
+static void load_guest_fpu(struct xmmu_vcpu *vcpu)
+{
+	vcpu->host_xcr0 = xgetbv(XCR_XFEATURE_ENABLED_MASK);
+	if (cpu_feature_enabled(X86_FEATURE_OSPKE))
+		vcpu->host_pkru = rdpkru();
+	xrstor(vcpu->xsave, xcr0_offered());
+	if (vcpu->state.crs.xcr0 != vcpu->host_xcr0)
+		xsetbv(XCR_XFEATURE_ENABLED_MASK, vcpu->state.crs.xcr0);
+}
+
+static void save_guest_fpu(struct xmmu_vcpu *vcpu)
+{
+	if (vcpu->state.crs.xcr0 != vcpu->host_xcr0)
+		xsetbv(XCR_XFEATURE_ENABLED_MASK, vcpu->host_xcr0);
+	xsave(vcpu->xsave, xcr0_offered());
+	if (cpu_feature_enabled(X86_FEATURE_OSPKE))
+		wrpkru(vcpu->host_pkru);
+}
+
+/* ---- Debug registers --------------------------------------------------------------------- */
+
+static bool breakpoints_on(const struct xmmu_vcpu *vcpu)
+{
+	return vcpu->state.drs.dr7 & DR_GLOBAL_ENABLE_MASK ||
+	       vcpu->state.drs.dr7 & DR_LOCAL_ENABLE_MASK;
+}
+
+static void load_guest_drs(struct xmmu_vcpu *vcpu)
+{
+	const u64 *dr = vcpu->state.drs.dr;
+
+	if (!breakpoints_on(vcpu))
+		return;
+	set_debugreg(0UL, 7);
+	set_debugreg(dr[0], 0);
+	set_debugreg(dr[1], 1);
+	set_debugreg(dr[2], 2);
+	set_debugreg(dr[3], 3);
+}
+
+/* The exit has disabled all breakpoints; ours are gone, the host's come back. */
+static void restore_host_drs(void)
+{
+	if (hw_breakpoint_active())
+		hw_breakpoint_restore();
+}
+
+/* ---- Running ------------------------------------------------------------------------------- */
+
+/*
+ * From here on who takes something away interrupts this CPU (xmmu_vm_flush());
+ * what was taken before is seen in the generation.
+ */
+static void announce(struct xmmu_vcpu *vcpu)
+{
+	int cpu = smp_processor_id();
+	u64 generation;
+
+	vcpu->moved = READ_ONCE(vcpu->cpu) != cpu;
+	WRITE_ONCE(vcpu->cpu, cpu);
+	WRITE_ONCE(vcpu->in_guest, true);
+	smp_mb();
+	generation = atomic64_read(&vcpu->vm->generation);
+	if (vcpu->flushed_at != generation) {
+		vcpu->flushed_at = generation;
+		vcpu->flush = true;
+	}
+}
+
+static bool should_stop(const struct xmmu_vcpu *vcpu)
+{
+	return signal_pending(current) || READ_ONCE(vcpu->run->immediate_exit);
+}
+
+/* False: the guest did not run. */
+static bool run_once(struct xmmu_vcpu *vcpu)
+{
+	bool ran = false;
+
+	kernel_fpu_begin();
+	xmmu_hw->prepare(vcpu);
+	local_irq_disable();
+	announce(vcpu);
+	if (!need_resched() && !should_stop(vcpu)) {
+		load_guest_fpu(vcpu);
+		load_guest_drs(vcpu);
+		xmmu_hw->enter(vcpu);
+		restore_host_drs();
+		save_guest_fpu(vcpu);
+		ran = true;
+	}
+	smp_store_release(&vcpu->in_guest, false);
+	/* The interrupt that ended the run is served here. */
+	local_irq_enable();
+	kernel_fpu_end();
+	return ran;
+}
+
+/* An event that an exit cut off goes in again when user space need not know. */
+static void retry_event(struct xmmu_events *events)
+{
+	if (events->pending.type != XMMU_EVENT_NONE)
+		events->inject = events->pending;
+}
+
+static int run_loop(struct xmmu_vcpu *vcpu)
+{
+	struct xmmu_run *state = &vcpu->state;
+
+	for (;;) {
+		if (should_stop(vcpu)) {
+			state->exit = (struct xmmu_exit) { .reason = XMMU_EXIT_NONE };
+			return -EINTR;
+		}
+		cond_resched();
+		if (!run_once(vcpu))
+			continue;
+		state->exit = (struct xmmu_exit) { };
+		if (xmmu_hw->explain(vcpu))
+			return 0;
+		retry_event(&state->events);
+	}
+}
+
+/* ---- The shared page --------------------------------------------------------------------------- */
+
+struct group {
+	size_t offset, size;	/* in struct xmmu_run */
+};
+
+#define GROUP(field) { offsetof(struct xmmu_run, field), \
+		       sizeof_field(struct xmmu_run, field) }
+
+/* In the order of the bits of enum xmmu_group. */
+static const struct group groups[] = {
+	GROUP(gprs), GROUP(segments), GROUP(crs), GROUP(drs), GROUP(msrs),
+	GROUP(events), GROUP(controls),
+};
+
+static void copy_groups(void *to, const void *from, unsigned long which)
+{
+	unsigned long i;
+
+	for_each_set_bit(i, &which, ARRAY_SIZE(groups))
+		memcpy(to + groups[i].offset, from + groups[i].offset, groups[i].size);
+}
+
+static int take_root(struct xmmu_vcpu *vcpu, u32 id)
+{
+	struct xmmu_vm *vm = vcpu->vm;
+	struct xmmu_table *root;
+
+	if (vcpu->root && vcpu->root->id == id)
+		return 0;
+	mutex_lock(&vm->lock);
+	root = xmmu_table_get_root(vm, id);
+	if (root) {
+		if (vcpu->root)
+			xmmu_table_put_root(vcpu->root);
+		vcpu->root = root;
+		vcpu->flush = true;
+	}
+	mutex_unlock(&vm->lock);
+	return root ? 0 : -ENOENT;
+}
+
+static int commit(struct xmmu_vcpu *vcpu)
+{
+	struct xmmu_run *run = vcpu->run;
+	u32 which = READ_ONCE(run->commit);
+	int ret;
+
+	if (which & ~XMMU_GROUP_ALL)
+		return -EINVAL;
+	copy_groups(&vcpu->state, run, which);
+	if ((which & XMMU_GROUP_CRS) && !xcr0_ok(vcpu->state.crs.xcr0)) {
+		vcpu->state.crs.xcr0 = 1;
+		return -EINVAL;
+	}
+	if (which & XMMU_GROUP_CONTROLS) {
+		ret = take_root(vcpu, vcpu->state.controls.root);
+		if (ret)
+			return ret;
+	}
+	if (which & XMMU_GROUP_XSAVE)
+		take_xsave(vcpu);
+	xmmu_hw->commit(vcpu, which);
+	WRITE_ONCE(run->commit, 0);
+	return vcpu->root ? 0 : -ENOENT;
+}
+
+static void publish(struct xmmu_vcpu *vcpu)
+{
+	struct xmmu_run *run = vcpu->run;
+	u32 which = READ_ONCE(run->wanted) & XMMU_GROUP_ALL;
+
+	xmmu_hw->fetch(vcpu, which);
+	copy_groups(run, &vcpu->state, which);
+	if (which & XMMU_GROUP_XSAVE)
+		memcpy((void *)run + XMMU_RUN_XSAVE_OFFSET, vcpu->xsave, xsave_size());
+	run->exit = vcpu->state.exit;
+	WRITE_ONCE(run->valid, which);
+}
+
+static int vcpu_run(struct xmmu_vcpu *vcpu)
+{
+	int ret;
+
+	if (mutex_lock_killable(&vcpu->lock))
+		return -EINTR;
+	ret = commit(vcpu);
+	if (!ret) {
+		ret = run_loop(vcpu);
+		publish(vcpu);
+	}
+	mutex_unlock(&vcpu->lock);
+	return ret;
+}
+
+/* ---- Files ------------------------------------------------------------------------------------------ */
+
+static long vcpu_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	struct xmmu_vcpu *vcpu = file->private_data;
+
+	if (current->mm != vcpu->vm->mm)
+		return -EIO;
+	if (cmd != XMMU_RUN)
+		return -ENOTTY;
+	return arg ? -EINVAL : vcpu_run(vcpu);
+}
+
+/* As page frames without a struct page, so that the page cannot be pinned and
+ * mapped into a guest. */
+static int vcpu_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	struct xmmu_vcpu *vcpu = file->private_data;
+
+	if (vma->vm_pgoff || vma->vm_end - vma->vm_start != run_size() ||
+	    !(vma->vm_flags & VM_SHARED))
+		return -EINVAL;
+	return remap_pfn_range(vma, vma->vm_start, virt_to_phys(vcpu->run) >> PAGE_SHIFT,
+			       run_size(), vma->vm_page_prot);
+}
+
+static void vcpu_free(struct xmmu_vcpu *vcpu)
+{
+	struct xmmu_vm *vm = vcpu->vm;
+
+	mutex_lock(&vm->lock);
+	if (vm->vcpu[vcpu->index] == vcpu)
+		vm->vcpu[vcpu->index] = NULL;
+	if (vcpu->root)
+		xmmu_table_put_root(vcpu->root);
+	mutex_unlock(&vm->lock);
+	if (vcpu->hw)
+		xmmu_hw->vcpu_free(vcpu);
+	if (vcpu->run)
+		free_pages_exact(vcpu->run, run_size());
+	kfree(vcpu->xsave);
+	kfree(vcpu);
+}
+
+static int vcpu_release(struct inode *inode, struct file *file)
+{
+	struct xmmu_vcpu *vcpu = file->private_data;
+	struct xmmu_vm *vm = vcpu->vm;
+
+	vcpu_free(vcpu);
+	xmmu_vm_put(vm);
+	return 0;
+}
+
+static const struct file_operations vcpu_fops = {
+	.owner = THIS_MODULE,
+	.release = vcpu_release,
+	.unlocked_ioctl = vcpu_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+	.mmap = vcpu_mmap,
+	.llseek = noop_llseek,
+};
+
+static struct xmmu_vcpu *vcpu_alloc(struct xmmu_vm *vm, u32 index)
+{
+	struct xmmu_vcpu *vcpu = kzalloc(sizeof(*vcpu), GFP_KERNEL_ACCOUNT);
+
+	if (!vcpu)
+		return NULL;
+	vcpu->vm = vm;
+	vcpu->index = index;
+	vcpu->cpu = -1;
+	vcpu->state.crs.xcr0 = 1;
+	mutex_init(&vcpu->lock);
+	vcpu->run = alloc_pages_exact(run_size(), GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+	/* kmalloc aligns a power of two to itself, and XSAVE needs 64. */
+	vcpu->xsave = kzalloc(roundup_pow_of_two(xsave_size()), GFP_KERNEL_ACCOUNT);
+	if (!vcpu->run || !vcpu->xsave || xmmu_hw->vcpu_new(vcpu)) {
+		vcpu_free(vcpu);
+		return NULL;
+	}
+	return vcpu;
+}
+
+int xmmu_vcpu_create(struct xmmu_vm *vm, unsigned long index)
+{
+	struct xmmu_vcpu *vcpu;
+	bool taken;
+	int fd;
+
+	if (index >= XMMU_MAX_VCPUS)
+		return -EINVAL;
+	vcpu = vcpu_alloc(vm, index);
+	if (!vcpu)
+		return -ENOMEM;
+	mutex_lock(&vm->lock);
+	taken = vm->vcpu[index];
+	if (!taken)
+		vm->vcpu[index] = vcpu;
+	mutex_unlock(&vm->lock);
+	if (taken) {
+		vcpu_free(vcpu);
+		return -EEXIST;
+	}
+	xmmu_vm_get(vm);
+	fd = anon_inode_getfd("xmmu-vcpu", &vcpu_fops, vcpu, O_RDWR | O_CLOEXEC);
+	if (fd < 0) {
+		vcpu_free(vcpu);
+		xmmu_vm_put(vm);
+	}
+	return fd;
+}

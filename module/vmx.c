@@ -1,0 +1,1114 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * xmmu: VMX
+ *
+ * What a vCPU's state and its exits are on Intel's hardware (Intel SDM vol. 3,
+ * chapters 25 to 29).  The mirror of svm.c: the same functions in the same order.
+ *
+ * User space chooses what the guest's registers say; the controls that keep the
+ * host safe are set here and cannot be taken away.
+ *
+ * A VMCS is loaded on one CPU at a time.  vmx_load() makes it the current one of
+ * the CPU that it is called on; everything that reads or writes the VMCS does so
+ * between that and the end of a stretch without preemption.
+ */
+#include <linux/gfp.h>
+#include <linux/idr.h>
+#include <linux/list.h>
+#include <linux/percpu.h>
+#include <linux/slab.h>
+#include <linux/smp.h>
+#include <asm/cpufeature.h>
+#include <asm/debugreg.h>
+#include <asm/desc.h>
+#include <asm/io.h>
+#include <asm/mce.h>
+#include <asm/msr.h>
+#include <asm/ptrace.h>
+#include <asm/tlbflush.h>
+#include <asm/trapnr.h>
+#include <asm/vmx.h>
+#include "xmmu.h"
+
+int xmmu_vmx_run(u64 gpr[16], bool launched);
+void xmmu_vmx_exit(void);
+
+/* What an exit left behind, read while the VMCS was current. */
+struct vmx_exit {
+	u32 reason, length, intr_info, intr_error, vectoring, vectoring_error;
+	u64 qualification, gpa, gva;
+	bool failed;			/* the VMCS was not entered */
+	u32 error;			/* why */
+};
+
+struct vmx_vcpu {
+	void *vmcs;
+	struct list_head loaded;	/* in vmx_cpu.loaded of loaded_on */
+	int loaded_on;			/* CPU, or -1 */
+	bool launched;
+	u16 vpid;
+	u32 cpu_controls;		/* VMCS field, as it stands */
+	struct vmx_exit exit;
+};
+
+/* ---- Host: probe, set-up, each CPU --------------------------------------------------------- */
+
+struct vmx_cpu {
+	void *vmxon;
+	void *current_vmcs;
+	struct list_head loaded;	/* this CPU, interrupts off */
+};
+
+static DEFINE_PER_CPU(struct vmx_cpu, vmx_cpu);
+static DEFINE_IDA(vpids);
+
+/* What this CPU can do; const after probe. */
+static struct {
+	u32 revision;
+	u32 pin, cpu, secondary, exit, entry;	/* controls that we use */
+	u64 ept_vpid;
+	bool ept, unrestricted;
+} vmx;
+static void *msr_bitmap;	/* const after set-up */
+
+/* @want as far as the MSR lets it, and what it demands: SDM vol. 3, A.3. */
+static u32 adjust(u32 msr, u32 want)
+{
+	u32 must, may;
+
+	rdmsr(msr, must, may);
+	return (want & may) | must;
+}
+
+static u32 true_msr(u32 plain, u32 truly)
+{
+	u64 basic;
+
+	rdmsrl(MSR_IA32_VMX_BASIC, basic);
+	return basic & BIT_ULL(55) ? truly : plain;
+}
+
+#define PIN_NEEDED (PIN_BASED_EXT_INTR_MASK | PIN_BASED_NMI_EXITING)
+#define CPU_NEEDED (CPU_BASED_HLT_EXITING | CPU_BASED_MWAIT_EXITING | \
+		    CPU_BASED_MONITOR_EXITING | CPU_BASED_RDPMC_EXITING | \
+		    CPU_BASED_CR8_LOAD_EXITING | CPU_BASED_CR8_STORE_EXITING | \
+		    CPU_BASED_MOV_DR_EXITING | CPU_BASED_UNCOND_IO_EXITING | \
+		    CPU_BASED_USE_MSR_BITMAPS | CPU_BASED_USE_TSC_OFFSETTING | \
+		    CPU_BASED_ACTIVATE_SECONDARY_CONTROLS)
+#define SHADOW_EXITS (CPU_BASED_CR3_LOAD_EXITING | CPU_BASED_CR3_STORE_EXITING | \
+		      CPU_BASED_INVLPG_EXITING)
+#define SECONDARY_NEEDED SECONDARY_EXEC_WBINVD_EXITING
+#define SECONDARY_USED (SECONDARY_NEEDED | SECONDARY_EXEC_ENABLE_EPT | \
+			SECONDARY_EXEC_UNRESTRICTED_GUEST | SECONDARY_EXEC_ENABLE_VPID | \
+			SECONDARY_EXEC_ENABLE_RDTSCP | SECONDARY_EXEC_ENABLE_INVPCID | \
+			SECONDARY_EXEC_TSC_SCALING)
+#define EXIT_NEEDED (VM_EXIT_HOST_ADDR_SPACE_SIZE | VM_EXIT_SAVE_IA32_PAT | \
+		     VM_EXIT_LOAD_IA32_PAT | VM_EXIT_LOAD_IA32_EFER | \
+		     VM_EXIT_SAVE_DEBUG_CONTROLS)
+#define ENTRY_NEEDED (VM_ENTRY_LOAD_IA32_PAT | VM_ENTRY_LOAD_IA32_EFER | \
+		      VM_ENTRY_LOAD_DEBUG_CONTROLS)
+
+static bool read_controls(void)
+{
+	u64 basic;
+
+	rdmsrl(MSR_IA32_VMX_BASIC, basic);
+	vmx.revision = basic & 0x7fffffff;
+	vmx.pin = adjust(true_msr(MSR_IA32_VMX_PINBASED_CTLS,
+				  MSR_IA32_VMX_TRUE_PINBASED_CTLS),
+			 PIN_NEEDED | PIN_BASED_VIRTUAL_NMIS);
+	vmx.cpu = adjust(true_msr(MSR_IA32_VMX_PROCBASED_CTLS,
+				  MSR_IA32_VMX_TRUE_PROCBASED_CTLS), CPU_NEEDED);
+	vmx.exit = adjust(true_msr(MSR_IA32_VMX_EXIT_CTLS, MSR_IA32_VMX_TRUE_EXIT_CTLS),
+			  EXIT_NEEDED);
+	vmx.entry = adjust(true_msr(MSR_IA32_VMX_ENTRY_CTLS,
+				    MSR_IA32_VMX_TRUE_ENTRY_CTLS), ENTRY_NEEDED);
+	if (!(vmx.cpu & CPU_BASED_ACTIVATE_SECONDARY_CONTROLS))
+		return false;
+	vmx.secondary = adjust(MSR_IA32_VMX_PROCBASED_CTLS2, SECONDARY_USED);
+	/* Interrupts that the exit acknowledged would have to be called by hand. */
+	return !(~vmx.pin & PIN_NEEDED) && !(~vmx.cpu & CPU_NEEDED) &&
+	       !(~vmx.secondary & SECONDARY_NEEDED) && !(~vmx.exit & EXIT_NEEDED) &&
+	       !(~vmx.entry & ENTRY_NEEDED) && !(vmx.exit & VM_EXIT_ACK_INTR_ON_EXIT);
+}
+
+#define EPT_VPID_NEEDED (BIT_ULL(6) | BIT_ULL(14) | BIT_ULL(16) | BIT_ULL(20) | BIT_ULL(25))
+
+/* Four levels, write-back tables, 2 MiB leaves, INVEPT of one context. */
+static void read_ept_caps(void)
+{
+	if (!(vmx.secondary & (SECONDARY_EXEC_ENABLE_EPT | SECONDARY_EXEC_ENABLE_VPID)))
+		return;
+	rdmsrl(MSR_IA32_VMX_EPT_VPID_CAP, vmx.ept_vpid);
+	vmx.ept = (vmx.secondary & SECONDARY_EXEC_ENABLE_EPT) &&
+		  !(~vmx.ept_vpid & EPT_VPID_NEEDED);
+	vmx.unrestricted = vmx.ept && (vmx.secondary & SECONDARY_EXEC_UNRESTRICTED_GUEST);
+}
+
+static int vmx_probe(void)
+{
+	u64 feature;
+
+	if (!boot_cpu_has(X86_FEATURE_VMX))
+		return -ENODEV;
+	rdmsrl(MSR_IA32_FEAT_CTL, feature);
+	if (!(feature & FEAT_CTL_LOCKED) || !(feature & FEAT_CTL_VMX_ENABLED_OUTSIDE_SMX))
+		return -EPERM;
+	if (!boot_cpu_has(X86_FEATURE_XSAVE) || !read_controls())
+		return -EOPNOTSUPP;
+	read_ept_caps();
+	return 0;
+}
+
+/* MSRs that the guest has to itself: the VMCS exchanges them, or vmx_enter() does. */
+static const u32 free_msrs[] = {
+	MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE, MSR_STAR, MSR_LSTAR, MSR_CSTAR,
+	MSR_SYSCALL_MASK, MSR_IA32_SYSENTER_CS, MSR_IA32_SYSENTER_ESP,
+	MSR_IA32_SYSENTER_EIP,
+};
+
+/* A bit for reading, 2 KiB further one for writing: SDM vol. 3, 25.6.9. */
+static void free_msr(u32 msr)
+{
+	unsigned int bit = (msr >= 0xc0000000 ? 0x2000 : 0) + (msr & 0x1fff);
+
+	clear_bit(bit, msr_bitmap);
+	clear_bit(bit + 0x4000, msr_bitmap);
+}
+
+static void vmx_teardown(void)
+{
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		struct vmx_cpu *c = per_cpu_ptr(&vmx_cpu, cpu);
+
+		free_page((unsigned long)c->vmxon);
+		c->vmxon = NULL;
+	}
+	free_page((unsigned long)msr_bitmap);
+	msr_bitmap = NULL;
+}
+
+static int vmx_setup(void)
+{
+	int cpu;
+
+	msr_bitmap = (void *)__get_free_page(GFP_KERNEL);
+	if (!msr_bitmap)
+		return -ENOMEM;
+	memset(msr_bitmap, 0xff, PAGE_SIZE);
+	for (int i = 0; i < ARRAY_SIZE(free_msrs); i++)
+		free_msr(free_msrs[i]);
+	for_each_possible_cpu(cpu) {
+		struct vmx_cpu *c = per_cpu_ptr(&vmx_cpu, cpu);
+
+		INIT_LIST_HEAD(&c->loaded);
+		c->vmxon = (void *)get_zeroed_page(GFP_KERNEL);
+		if (!c->vmxon) {
+			vmx_teardown();
+			return -ENOMEM;
+		}
+		*(u32 *)c->vmxon = vmx.revision;
+	}
+	return 0;
+}
+
+static bool vmx_cpu_busy(void)
+{
+	return __read_cr4() & X86_CR4_VMXE;
+}
+
+/* The instructions that take an address set CF or ZF when they fail. */
+#define VMX_INSN(name, operand...) ({ \
+	bool failed_; \
+	asm volatile(name "; setna %0" : "=qm" (failed_) : operand : "cc", "memory"); \
+	failed_; })
+
+static int vmx_cpu_on(void)
+{
+	u64 pa = __pa(this_cpu_ptr(&vmx_cpu)->vmxon);
+
+	cr4_set_bits_irqsoff(X86_CR4_VMXE);
+	if (VMX_INSN("vmxon %1", "m" (pa))) {
+		cr4_clear_bits_irqsoff(X86_CR4_VMXE);
+		return -EIO;
+	}
+	return 0;
+}
+
+static void vmcs_unload(struct vmx_vcpu *v)
+{
+	u64 pa = __pa(v->vmcs);
+
+	VMX_INSN("vmclear %1", "m" (pa));
+	list_del(&v->loaded);
+	WRITE_ONCE(v->loaded_on, -1);
+	v->launched = false;
+	if (this_cpu_read(vmx_cpu.current_vmcs) == v->vmcs)
+		this_cpu_write(vmx_cpu.current_vmcs, NULL);
+}
+
+static void vmx_cpu_off(void)
+{
+	struct vmx_vcpu *v, *next;
+
+	list_for_each_entry_safe(v, next, this_cpu_ptr(&vmx_cpu.loaded), loaded)
+		vmcs_unload(v);
+	asm volatile("vmxoff" ::: "cc", "memory");
+	cr4_clear_bits_irqsoff(X86_CR4_VMXE);
+}
+
+static u32 ept_levels(void)
+{
+	return vmx.ept_vpid & BIT_ULL(7) ? 5 : 4;
+}
+
+static void vmx_get_caps(struct xmmu_caps *caps)
+{
+	caps->vendor = XMMU_VENDOR_VMX;
+	caps->formats = BIT(XMMU_FORMAT_LONG) | BIT(XMMU_FORMAT_PAE);
+	caps->features = XMMU_FEATURE_NEXT_RIP;
+	caps->max_level = vmx.ept ? ept_levels() : 4;
+	if (vmx.ept) {
+		caps->formats |= BIT(XMMU_FORMAT_EPT);
+		caps->features |= vmx.ept_vpid & BIT_ULL(0) ? XMMU_FEATURE_EXECONLY : 0;
+		caps->features |= vmx.ept_vpid & BIT_ULL(17) ? XMMU_FEATURE_1G : 0;
+		caps->features |= vmx.ept_vpid & BIT_ULL(21) ? XMMU_FEATURE_AD : 0;
+	}
+	if (vmx.unrestricted)
+		caps->features |= XMMU_FEATURE_REALMODE;
+	if (vmx.secondary & SECONDARY_EXEC_TSC_SCALING)
+		caps->features |= XMMU_FEATURE_TSC_SCALE;
+}
+
+static bool vmx_root_ok(const struct xmmu_table *table)
+{
+	switch (table->format) {
+	case XMMU_FORMAT_EPT:
+		return vmx.ept && table->level >= 4 && table->level <= ept_levels();
+	case XMMU_FORMAT_LONG:
+		return table->level == 4 ||
+		       (table->level == 5 && boot_cpu_has(X86_FEATURE_LA57));
+	case XMMU_FORMAT_PAE:
+		return table->level == 3;
+	default:
+		return false;
+	}
+}
+
+/* ---- The VMCS ------------------------------------------------------------------------------------- */
+
+static u64 vmread(unsigned long field)
+{
+	unsigned long value;
+
+	asm volatile("vmread %1, %0" : "=rm" (value) : "r" (field) : "cc");
+	return value;
+}
+
+static void vmwrite(unsigned long field, unsigned long value)
+{
+	/* A field that this CPU does not have is one that we have not asked for. */
+	WARN_ON_ONCE(VMX_INSN("vmwrite %1, %2", "rm" (value), "r" (field)));
+}
+
+static void unload_here(void *v)
+{
+	struct vmx_vcpu *vcpu = v;
+
+	/* The CPU may have been turned off meanwhile, and has unloaded it then. */
+	if (vcpu->loaded_on == smp_processor_id())
+		vmcs_unload(vcpu);
+}
+
+/* Preemption is off, interrupts are on. */
+static void vmx_load(struct xmmu_vcpu *vcpu)
+{
+	struct vmx_vcpu *v = vcpu->hw;
+	int cpu = smp_processor_id(), old = READ_ONCE(v->loaded_on);
+	u64 pa = __pa(v->vmcs);
+
+	if (old >= 0 && old != cpu)
+		smp_call_function_single(old, unload_here, v, true);
+	local_irq_disable();
+	if (v->loaded_on != cpu) {
+		list_add(&v->loaded, this_cpu_ptr(&vmx_cpu.loaded));
+		WRITE_ONCE(v->loaded_on, cpu);
+	}
+	if (this_cpu_read(vmx_cpu.current_vmcs) != v->vmcs) {
+		WARN_ON_ONCE(VMX_INSN("vmptrld %1", "m" (pa)));
+		this_cpu_write(vmx_cpu.current_vmcs, v->vmcs);
+	}
+	local_irq_enable();
+}
+
+/* ---- A vCPU --------------------------------------------------------------------------------------- */
+
+/* SDM vol. 3, 27.2.2: what is the same at every entry of this vCPU. */
+static void init_vmcs(struct vmx_vcpu *v)
+{
+	v->cpu_controls = vmx.cpu;
+	vmwrite(PIN_BASED_VM_EXEC_CONTROL, vmx.pin);
+	vmwrite(CPU_BASED_VM_EXEC_CONTROL, v->cpu_controls);
+	vmwrite(VM_EXIT_CONTROLS, vmx.exit);
+	vmwrite(VM_ENTRY_CONTROLS, vmx.entry);
+	vmwrite(MSR_BITMAP, __pa(msr_bitmap));
+	vmwrite(VMCS_LINK_POINTER, ~0UL);
+	vmwrite(PAGE_FAULT_ERROR_CODE_MASK, 0);
+	vmwrite(PAGE_FAULT_ERROR_CODE_MATCH, 0);
+	vmwrite(CR3_TARGET_COUNT, 0);
+	vmwrite(VM_EXIT_MSR_STORE_COUNT, 0);
+	vmwrite(VM_EXIT_MSR_LOAD_COUNT, 0);
+	vmwrite(VM_ENTRY_MSR_LOAD_COUNT, 0);
+	vmwrite(GUEST_IA32_DEBUGCTL, 0);
+	vmwrite(GUEST_ACTIVITY_STATE, GUEST_ACTIVITY_ACTIVE);
+	vmwrite(GUEST_PENDING_DBG_EXCEPTIONS, 0);
+	vmwrite(CR0_GUEST_HOST_MASK, ~0UL);
+	vmwrite(CR4_GUEST_HOST_MASK, ~0UL);
+	if (vmx.secondary & SECONDARY_EXEC_ENABLE_VPID)
+		vmwrite(VIRTUAL_PROCESSOR_ID, v->vpid);
+	vmwrite(HOST_RIP, (unsigned long)xmmu_vmx_exit);
+	vmwrite(HOST_CS_SELECTOR, __KERNEL_CS);
+	vmwrite(HOST_SS_SELECTOR, __KERNEL_DS);
+	vmwrite(HOST_DS_SELECTOR, 0);
+	vmwrite(HOST_ES_SELECTOR, 0);
+	vmwrite(HOST_FS_SELECTOR, 0);
+	vmwrite(HOST_GS_SELECTOR, 0);
+	vmwrite(HOST_TR_SELECTOR, GDT_ENTRY_TSS * 8);
+}
+
+static int vmx_vcpu_new(struct xmmu_vcpu *vcpu)
+{
+	struct vmx_vcpu *v = kzalloc(sizeof(*v), GFP_KERNEL_ACCOUNT);
+	int vpid;
+
+	if (!v)
+		return -ENOMEM;
+	vcpu->hw = v;
+	v->loaded_on = -1;
+	v->vmcs = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+	vpid = ida_alloc_range(&vpids, 1, 0xffff, GFP_KERNEL_ACCOUNT);
+	v->vpid = max(vpid, 0);
+	if (!v->vmcs || vpid < 0)
+		return -ENOMEM;
+	*(u32 *)v->vmcs = vmx.revision;
+	preempt_disable();
+	vmx_load(vcpu);
+	init_vmcs(v);
+	preempt_enable();
+	return 0;
+}
+
+static void vmx_vcpu_free(struct xmmu_vcpu *vcpu)
+{
+	struct vmx_vcpu *v = vcpu->hw;
+	int cpu = READ_ONCE(v->loaded_on);
+
+	if (cpu >= 0)
+		smp_call_function_single(cpu, unload_here, v, true);
+	if (v->vpid)
+		ida_free(&vpids, v->vpid);
+	free_page((unsigned long)v->vmcs);
+	kfree(v);
+}
+
+/* ---- User space's state to the hardware's -------------------------------------------------------------- */
+
+/* The fields of a segment are as far apart as the segments' numbers. */
+static void put_segment(int number, const struct xmmu_segment *from)
+{
+	u32 rights = (from->attributes & 0xff) | (from->attributes & 0xf00) << 4;
+
+	if (from->attributes & XMMU_SEGMENT_UNUSABLE)
+		rights = BIT(16);
+	vmwrite(GUEST_ES_SELECTOR + 2 * number, from->selector);
+	vmwrite(GUEST_ES_BASE + 2 * number, from->base);
+	vmwrite(GUEST_ES_LIMIT + 2 * number, from->limit);
+	vmwrite(GUEST_ES_AR_BYTES + 2 * number, rights);
+}
+
+static void put_segments(const struct xmmu_segments *s)
+{
+	for (int i = 0; i < XMMU_SEGMENT_COUNT; i++)
+		put_segment(i, &s->seg[i]);
+	vmwrite(GUEST_GDTR_BASE, s->gdt.base);
+	vmwrite(GUEST_GDTR_LIMIT, s->gdt.limit);
+	vmwrite(GUEST_IDTR_BASE, s->idt.base);
+	vmwrite(GUEST_IDTR_LIMIT, s->idt.limit);
+}
+
+struct vmx_crs {
+	u64 cr0, cr3, cr4, efer;
+};
+
+/*
+ * Without EPT the guest's accesses go where CR3 points, so paging is on and in the
+ * mode of our tables, and CR3 is theirs.
+ */
+static void shadow_mode(struct vmx_crs *crs, const struct xmmu_table *root)
+{
+	crs->cr3 = __pa(root->spt);
+	crs->cr0 |= X86_CR0_PG | X86_CR0_PE | X86_CR0_WP;
+	crs->cr4 |= X86_CR4_PAE;
+	crs->cr4 &= ~(X86_CR4_LA57 | X86_CR4_PCIDE);
+	crs->efer &= ~(u64)(EFER_LME | EFER_LMA);
+	crs->efer |= EFER_NX;
+	if (root->format == XMMU_FORMAT_LONG) {
+		crs->efer |= EFER_LME | EFER_LMA;
+		crs->cr4 |= root->level == 5 ? X86_CR4_LA57 : 0;
+	}
+}
+
+/* SDM vol. 3, A.7 and A.8. */
+static void fix_crs(struct vmx_crs *crs, bool free_paging)
+{
+	u64 must, may;
+
+	rdmsrl(MSR_IA32_VMX_CR0_FIXED0, must);
+	rdmsrl(MSR_IA32_VMX_CR0_FIXED1, may);
+	if (free_paging)
+		must &= ~(u64)(X86_CR0_PE | X86_CR0_PG);
+	crs->cr0 = (crs->cr0 | must) & may;
+	rdmsrl(MSR_IA32_VMX_CR4_FIXED0, must);
+	rdmsrl(MSR_IA32_VMX_CR4_FIXED1, may);
+	crs->cr4 = (crs->cr4 | must) & may;
+}
+
+static u64 eptp(const struct xmmu_table *root)
+{
+	return __pa(root->spt) | 6 | (root->level - 1) << 3 |
+	       (vmx.ept_vpid & BIT_ULL(21) ? BIT_ULL(6) : 0);
+}
+
+/* @ept: the root is of that format. */
+static void put_secondary(struct xmmu_vcpu *vcpu, bool ept)
+{
+	u32 secondary = vmx.secondary;
+
+	if (!ept)
+		secondary &= ~(SECONDARY_EXEC_ENABLE_EPT | SECONDARY_EXEC_UNRESTRICTED_GUEST |
+			       SECONDARY_EXEC_ENABLE_INVPCID);
+	if (!vcpu->state.controls.tsc_ratio)
+		secondary &= ~SECONDARY_EXEC_TSC_SCALING;
+	vmwrite(SECONDARY_VM_EXEC_CONTROL, secondary);
+	if (ept)
+		vmwrite(EPT_POINTER, eptp(vcpu->root));
+}
+
+static void put_crs(struct xmmu_vcpu *vcpu, bool ept)
+{
+	const struct xmmu_crs *from = &vcpu->state.crs;
+	struct vmx_crs crs = {
+		.cr0 = from->hw_cr0, .cr3 = from->cr3,
+		.cr4 = from->hw_cr4, .efer = from->hw_efer,
+	};
+	bool long_mode;
+
+	if (!ept)
+		shadow_mode(&crs, vcpu->root);
+	fix_crs(&crs, ept && vmx.unrestricted);
+	long_mode = crs.efer & EFER_LMA;
+	vmwrite(GUEST_CR0, crs.cr0);
+	vmwrite(GUEST_CR3, crs.cr3);
+	vmwrite(GUEST_CR4, crs.cr4);
+	vmwrite(GUEST_IA32_EFER, crs.efer);
+	vmwrite(CR0_READ_SHADOW, from->cr0);
+	vmwrite(CR4_READ_SHADOW, from->cr4);
+	vmwrite(VM_ENTRY_CONTROLS, vmx.entry | (long_mode ? VM_ENTRY_IA32E_MODE : 0));
+	if (ept && (crs.cr0 & X86_CR0_PG) && (crs.cr4 & X86_CR4_PAE) && !long_mode)
+		for (int i = 0; i < 4; i++)
+			vmwrite(GUEST_PDPTR0 + 2 * i, from->pdpte[i]);
+}
+
+static void put_msrs(const struct xmmu_msrs *msrs)
+{
+	vmwrite(GUEST_SYSENTER_CS, msrs->sysenter_cs);
+	vmwrite(GUEST_SYSENTER_ESP, msrs->sysenter_esp);
+	vmwrite(GUEST_SYSENTER_EIP, msrs->sysenter_eip);
+	vmwrite(GUEST_IA32_PAT, msrs->pat);
+}
+
+/* A machine check is the host's. */
+#define ALWAYS_EXCEPTIONS (BIT(X86_TRAP_DB) | BIT(X86_TRAP_AC) | BIT(X86_TRAP_MC))
+
+static void put_controls(struct xmmu_vcpu *vcpu, bool ept)
+{
+	const struct xmmu_controls *c = &vcpu->state.controls;
+	struct vmx_vcpu *v = vcpu->hw;
+	bool cr_exits = !ept || (c->want & XMMU_WANT_CR_EXITS);
+
+	vmwrite(EXCEPTION_BITMAP, c->exceptions | ALWAYS_EXCEPTIONS);
+	vmwrite(TSC_OFFSET, c->tsc_offset);
+	if (c->tsc_ratio && (vmx.secondary & SECONDARY_EXEC_TSC_SCALING))
+		/* Ours has 32 bits of fraction, the field 48. */
+		vmwrite(TSC_MULTIPLIER, c->tsc_ratio << 16);
+	v->cpu_controls = (vmx.cpu & ~SHADOW_EXITS) | (cr_exits ? SHADOW_EXITS : 0) |
+		(c->want & XMMU_WANT_IRQ_WINDOW ? CPU_BASED_INTR_WINDOW_EXITING : 0) |
+		(c->want & XMMU_WANT_NMI_WINDOW && vmx.pin & PIN_BASED_VIRTUAL_NMIS ?
+		 CPU_BASED_NMI_WINDOW_EXITING : 0) |
+		(c->want & XMMU_WANT_STEP ? CPU_BASED_MONITOR_TRAP_FLAG : 0);
+	vmwrite(CPU_BASED_VM_EXEC_CONTROL, v->cpu_controls);
+}
+
+static void put_events(const struct xmmu_events *events)
+{
+	vmwrite(GUEST_INTERRUPTIBILITY_INFO,
+		(events->shadow ? GUEST_INTR_STATE_STI : 0) |
+		(events->nmi_blocked ? GUEST_INTR_STATE_NMI : 0));
+}
+
+static void vmx_commit(struct xmmu_vcpu *vcpu, u32 which)
+{
+	struct xmmu_run *state = &vcpu->state;
+	bool ept = vcpu->root && vcpu->root->format == XMMU_FORMAT_EPT;
+
+	preempt_disable();
+	vmx_load(vcpu);
+	if (which & XMMU_GROUP_GPRS) {
+		vmwrite(GUEST_RIP, state->gprs.rip);
+		vmwrite(GUEST_RSP, state->gprs.gpr[4]);
+		vmwrite(GUEST_RFLAGS, state->gprs.rflags);
+	}
+	if (which & XMMU_GROUP_SEGMENTS)
+		put_segments(&state->segments);
+	if (which & XMMU_GROUP_DRS)
+		vmwrite(GUEST_DR7, state->drs.dr7);
+	if (which & XMMU_GROUP_MSRS)
+		put_msrs(&state->msrs);
+	if (which & XMMU_GROUP_EVENTS)
+		put_events(&state->events);
+	/* The kind of root decides about both. */
+	if (vcpu->root && (which & (XMMU_GROUP_CRS | XMMU_GROUP_CONTROLS))) {
+		put_secondary(vcpu, ept);
+		put_controls(vcpu, ept);
+		put_crs(vcpu, ept);
+	}
+	preempt_enable();
+}
+
+/* ---- And back ------------------------------------------------------------------------------------------- */
+
+static void get_segment(struct xmmu_segment *to, int number)
+{
+	u32 rights = vmread(GUEST_ES_AR_BYTES + 2 * number);
+
+	to->selector = vmread(GUEST_ES_SELECTOR + 2 * number);
+	to->base = vmread(GUEST_ES_BASE + 2 * number);
+	to->limit = vmread(GUEST_ES_LIMIT + 2 * number);
+	to->attributes = (rights & 0xff) | (rights >> 4 & 0xf00) |
+			 (rights & BIT(16) ? XMMU_SEGMENT_UNUSABLE : 0);
+}
+
+static void get_segments(struct xmmu_segments *s)
+{
+	for (int i = 0; i < XMMU_SEGMENT_COUNT; i++)
+		get_segment(&s->seg[i], i);
+	s->gdt.base = vmread(GUEST_GDTR_BASE);
+	s->gdt.limit = vmread(GUEST_GDTR_LIMIT);
+	s->idt.base = vmread(GUEST_IDTR_BASE);
+	s->idt.limit = vmread(GUEST_IDTR_LIMIT);
+	s->cpl = s->seg[XMMU_SS].attributes >> 5 & 3;
+}
+
+static void get_gprs(struct xmmu_gprs *gprs)
+{
+	gprs->gpr[4] = vmread(GUEST_RSP);
+	gprs->rip = vmread(GUEST_RIP);
+	gprs->rflags = vmread(GUEST_RFLAGS);
+}
+
+/* CR0, CR4 and EFER change only by exits, so user space knows them; so do CR2 and
+ * CR8, which vmx_enter() exchanges. */
+static void get_crs(struct xmmu_vcpu *vcpu)
+{
+	struct xmmu_crs *crs = &vcpu->state.crs;
+
+	if (vcpu->root->format != XMMU_FORMAT_EPT)
+		return;
+	crs->cr3 = vmread(GUEST_CR3);
+	for (int i = 0; i < 4; i++)
+		crs->pdpte[i] = vmread(GUEST_PDPTR0 + 2 * i);
+}
+
+static void get_msrs(struct xmmu_msrs *msrs)
+{
+	msrs->sysenter_cs = vmread(GUEST_SYSENTER_CS);
+	msrs->sysenter_esp = vmread(GUEST_SYSENTER_ESP);
+	msrs->sysenter_eip = vmread(GUEST_SYSENTER_EIP);
+	msrs->pat = vmread(GUEST_IA32_PAT);
+}
+
+static void get_events(struct xmmu_events *events)
+{
+	u32 info = vmread(GUEST_INTERRUPTIBILITY_INFO);
+
+	events->shadow = !!(info & (GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS));
+	events->nmi_blocked = !!(info & GUEST_INTR_STATE_NMI);
+}
+
+static void vmx_fetch(struct xmmu_vcpu *vcpu, u32 which)
+{
+	struct xmmu_run *state = &vcpu->state;
+
+	preempt_disable();
+	vmx_load(vcpu);
+	if (which & XMMU_GROUP_GPRS)
+		get_gprs(&state->gprs);
+	if (which & XMMU_GROUP_SEGMENTS)
+		get_segments(&state->segments);
+	if (which & XMMU_GROUP_CRS)
+		get_crs(vcpu);
+	if (which & XMMU_GROUP_DRS)
+		state->drs.dr7 = vmread(GUEST_DR7);
+	if (which & XMMU_GROUP_MSRS)
+		get_msrs(&state->msrs);
+	if (which & XMMU_GROUP_EVENTS)
+		get_events(&state->events);
+	preempt_enable();
+}
+
+/* ---- The guest runs -------------------------------------------------------------------------------------------- */
+
+struct invalidation {
+	u64 what, address;
+};
+
+#define INV_ONE_CONTEXT 1
+
+/* Combined mappings are tagged with both: SDM vol. 3, 29.4.1. */
+static void flush(struct xmmu_vcpu *vcpu)
+{
+	struct vmx_vcpu *v = vcpu->hw;
+	struct invalidation by_vpid = { .what = v->vpid };
+
+	if (!vcpu->flush && !vcpu->moved)
+		return;
+	if (vcpu->root->format == XMMU_FORMAT_EPT) {
+		struct invalidation by_ept = { .what = eptp(vcpu->root) };
+
+		WARN_ON_ONCE(VMX_INSN("invept %1, %2", "m" (by_ept),
+				      "r" ((u64)INV_ONE_CONTEXT)));
+	}
+	/* Without VPIDs every entry and exit flushes. */
+	if (vmx.secondary & SECONDARY_EXEC_ENABLE_VPID)
+		WARN_ON_ONCE(VMX_INSN("invvpid %1, %2", "m" (by_vpid),
+				      "r" ((u64)INV_ONE_CONTEXT)));
+	vcpu->flush = false;
+}
+
+static u32 encode_event(const struct xmmu_event *event)
+{
+	static const u32 type[] = {
+		[XMMU_EVENT_INTERRUPT] = INTR_TYPE_EXT_INTR,
+		[XMMU_EVENT_NMI] = INTR_TYPE_NMI_INTR,
+		[XMMU_EVENT_EXCEPTION] = INTR_TYPE_HARD_EXCEPTION,
+		[XMMU_EVENT_SOFT] = INTR_TYPE_SOFT_INTR,
+	};
+	u32 kind;
+
+	if (event->type == XMMU_EVENT_NONE || event->type >= ARRAY_SIZE(type))
+		return 0;
+	kind = type[event->type];
+	if (event->type == XMMU_EVENT_EXCEPTION &&
+	    (event->vector == X86_TRAP_BP || event->vector == X86_TRAP_OF))
+		kind = INTR_TYPE_SOFT_EXCEPTION;
+	return INTR_INFO_VALID_MASK | kind | event->vector |
+	       (event->has_error ? INTR_INFO_DELIVER_CODE_MASK : 0);
+}
+
+static void inject(struct xmmu_vcpu *vcpu)
+{
+	struct xmmu_event *event = &vcpu->state.events.inject;
+
+	vmwrite(VM_ENTRY_INTR_INFO_FIELD, encode_event(event));
+	vmwrite(VM_ENTRY_EXCEPTION_ERROR_CODE, event->error);
+	vmwrite(VM_ENTRY_INSTRUCTION_LEN, event->length);
+	*event = (struct xmmu_event) { };
+}
+
+/* SDM vol. 3, 27.2.2: the host as it is now, on this CPU, in this task. */
+static void save_host(void)
+{
+	struct desc_ptr idt;
+	u64 value;
+
+	store_idt(&idt);
+	vmwrite(HOST_CR0, read_cr0());
+	vmwrite(HOST_CR3, __read_cr3());
+	vmwrite(HOST_CR4, __read_cr4());
+	rdmsrl(MSR_FS_BASE, value);
+	vmwrite(HOST_FS_BASE, value);
+	rdmsrl(MSR_GS_BASE, value);
+	vmwrite(HOST_GS_BASE, value);
+	vmwrite(HOST_TR_BASE,
+		(unsigned long)&get_cpu_entry_area(smp_processor_id())->tss.x86_tss);
+	vmwrite(HOST_GDTR_BASE, (unsigned long)get_current_gdt_ro());
+	vmwrite(HOST_IDTR_BASE, idt.address);
+	rdmsrl(MSR_IA32_SYSENTER_CS, value);
+	vmwrite(HOST_IA32_SYSENTER_CS, value);
+	rdmsrl(MSR_IA32_SYSENTER_ESP, value);
+	vmwrite(HOST_IA32_SYSENTER_ESP, value);
+	rdmsrl(MSR_IA32_SYSENTER_EIP, value);
+	vmwrite(HOST_IA32_SYSENTER_EIP, value);
+	rdmsrl(MSR_IA32_CR_PAT, value);
+	vmwrite(HOST_IA32_PAT, value);
+	rdmsrl(MSR_EFER, value);
+	vmwrite(HOST_IA32_EFER, value);
+}
+
+/* MSRs that the VMCS does not hold. */
+struct swapped {
+	u32 msr;
+	size_t guest;		/* in struct xmmu_msrs */
+};
+
+static const struct swapped swapped[] = {
+	{ MSR_STAR, offsetof(struct xmmu_msrs, star) },
+	{ MSR_LSTAR, offsetof(struct xmmu_msrs, lstar) },
+	{ MSR_CSTAR, offsetof(struct xmmu_msrs, cstar) },
+	{ MSR_SYSCALL_MASK, offsetof(struct xmmu_msrs, sfmask) },
+	{ MSR_KERNEL_GS_BASE, offsetof(struct xmmu_msrs, kernel_gs_base) },
+	{ MSR_TSC_AUX, offsetof(struct xmmu_msrs, tsc_aux) },
+};
+
+/* Give each MSR the guest's value, or take it and give back the host's.  A value
+ * that the CPU refuses is the guest's own loss. */
+static void swap_msrs(struct xmmu_vcpu *vcpu, u64 host[], bool in)
+{
+	for (int i = 0; i < ARRAY_SIZE(swapped); i++) {
+		u64 *guest = (void *)&vcpu->state.msrs + swapped[i].guest;
+
+		if (swapped[i].msr == MSR_TSC_AUX && !boot_cpu_has(X86_FEATURE_RDTSCP))
+			continue;
+		rdmsrl(swapped[i].msr, *(in ? &host[i] : guest));
+		wrmsrl_safe(swapped[i].msr, *(in ? guest : &host[i]));
+	}
+}
+
+/* What an exit leaves otherwise than it found it. */
+struct host_segments {
+	u16 ds, es, fs, gs, ldt;
+};
+
+static void save_host_segments(struct host_segments *host)
+{
+	savesegment(ds, host->ds);
+	savesegment(es, host->es);
+	savesegment(fs, host->fs);
+	savesegment(gs, host->gs);
+	store_ldt(host->ldt);
+}
+
+static void restore_host_segments(const struct host_segments *host)
+{
+	u64 base;
+
+	/* Loading FS sets its base from the table; the base is the task's. */
+	rdmsrl(MSR_FS_BASE, base);
+	if (host->ds | host->es) {
+		loadsegment(ds, host->ds);
+		loadsegment(es, host->es);
+	}
+	if (host->fs) {
+		loadsegment(fs, host->fs);
+		wrmsrl(MSR_FS_BASE, base);
+	}
+	if (host->gs)
+		load_gs_index(host->gs);
+	if (host->ldt)
+		asm volatile("lldt %0" :: "m" (host->ldt));
+	/* The limits of GDTR and TR are now the largest, or the smallest. */
+	load_fixmap_gdt(smp_processor_id());
+	invalidate_tss_limit();
+}
+
+static void note_exit(struct vmx_vcpu *v)
+{
+	struct vmx_exit *exit = &v->exit;
+
+	exit->reason = vmread(VM_EXIT_REASON);
+	exit->length = vmread(VM_EXIT_INSTRUCTION_LEN);
+	exit->intr_info = vmread(VM_EXIT_INTR_INFO);
+	exit->intr_error = vmread(VM_EXIT_INTR_ERROR_CODE);
+	exit->vectoring = vmread(IDT_VECTORING_INFO_FIELD);
+	exit->vectoring_error = vmread(IDT_VECTORING_ERROR_CODE);
+	exit->qualification = vmread(EXIT_QUALIFICATION);
+	exit->gva = vmread(GUEST_LINEAR_ADDRESS);
+	if (vmx.ept)
+		exit->gpa = vmread(GUEST_PHYSICAL_ADDRESS);
+}
+
+static bool is_event(const struct vmx_exit *exit, u32 type, u8 vector)
+{
+	return (u16)exit->reason == EXIT_REASON_EXCEPTION_NMI &&
+	       (exit->intr_info & INTR_INFO_INTR_TYPE_MASK) == type &&
+	       (exit->intr_info & INTR_INFO_VECTOR_MASK) == vector;
+}
+
+/* An NMI or a machine check is handled on the CPU that met it; interrupts wait. */
+static void serve_host(const struct vmx_exit *exit)
+{
+	if (is_event(exit, INTR_TYPE_NMI_INTR, X86_TRAP_NMI)) {
+		asm volatile("int $2");
+	} else if (is_event(exit, INTR_TYPE_HARD_EXCEPTION, X86_TRAP_MC) ||
+		   (u16)exit->reason == EXIT_REASON_MCE_DURING_VMENTRY) {
+		struct pt_regs regs = { .cs = 3, .flags = X86_EFLAGS_IF };
+
+		do_machine_check(&regs);
+	}
+}
+
+static void vmx_enter(struct xmmu_vcpu *vcpu)
+{
+	struct vmx_vcpu *v = vcpu->hw;
+	u64 host_msrs[ARRAY_SIZE(swapped)];
+	struct host_segments segments;
+
+	flush(vcpu);
+	inject(vcpu);
+	save_host();
+	save_host_segments(&segments);
+	swap_msrs(vcpu, host_msrs, true);
+	write_cr2(vcpu->state.crs.cr2);
+	set_debugreg(vcpu->state.drs.dr6, 6);
+
+	v->exit.failed = xmmu_vmx_run(vcpu->state.gprs.gpr, v->launched);
+
+	vcpu->state.crs.cr2 = native_read_cr2();
+	get_debugreg(vcpu->state.drs.dr6, 6);
+	set_debugreg(DR6_RESERVED, 6);
+	swap_msrs(vcpu, host_msrs, false);
+	if (v->exit.failed) {
+		v->exit.error = vmread(VM_INSTRUCTION_ERROR);
+		return;
+	}
+	restore_host_segments(&segments);
+	note_exit(v);
+	/* An entry that failed on the guest's state has not launched the VMCS. */
+	if (!(v->exit.reason & VMX_EXIT_REASONS_FAILED_VMENTRY))
+		v->launched = true;
+	serve_host(&v->exit);
+}
+
+/* ---- Exits -------------------------------------------------------------------------------------------------------- */
+
+static void decode_pending(struct xmmu_vcpu *vcpu)
+{
+	const struct vmx_exit *from = &((struct vmx_vcpu *)vcpu->hw)->exit;
+	struct xmmu_event *event = &vcpu->state.events.pending;
+
+	*event = (struct xmmu_event) { };
+	if (!(from->vectoring & VECTORING_INFO_VALID_MASK))
+		return;
+	event->vector = from->vectoring & VECTORING_INFO_VECTOR_MASK;
+	event->has_error = !!(from->vectoring & VECTORING_INFO_DELIVER_CODE_MASK);
+	event->error = from->vectoring_error;
+	event->length = from->length;
+	switch (from->vectoring & VECTORING_INFO_TYPE_MASK) {
+	case INTR_TYPE_EXT_INTR:
+		event->type = XMMU_EVENT_INTERRUPT;
+		break;
+	case INTR_TYPE_NMI_INTR:
+		event->type = XMMU_EVENT_NMI;
+		break;
+	case INTR_TYPE_SOFT_INTR:
+		event->type = XMMU_EVENT_SOFT;
+		break;
+	default:
+		event->type = XMMU_EVENT_EXCEPTION;
+	}
+}
+
+/* SDM vol. 3, table 28-7. */
+#define EPT_QUAL_WRITE		BIT(1)
+#define EPT_QUAL_FETCH		BIT(2)
+#define EPT_QUAL_GVA_VALID	BIT(7)
+#define EPT_QUAL_FINAL		BIT(8)
+
+static void explain_ept(struct xmmu_exit *exit, const struct vmx_exit *from)
+{
+	u64 qual = from->qualification;
+
+	exit->reason = XMMU_EXIT_MEMORY;
+	exit->memory.gpa = from->gpa;
+	if ((u16)from->reason == EXIT_REASON_EPT_MISCONFIG) {
+		exit->memory.reserved_bit = true;
+		return;
+	}
+	exit->memory.access = qual & EPT_QUAL_FETCH ? XMMU_ACCESS_EXEC :
+			      qual & EPT_QUAL_WRITE ? XMMU_ACCESS_WRITE :
+			      XMMU_ACCESS_READ;
+	/* Bits 3 to 5, in the order of ours. */
+	exit->memory.granted = qual >> 3 & 7;
+	exit->memory.gva = from->gva;
+	exit->memory.gva_valid = !!(qual & EPT_QUAL_GVA_VALID);
+	exit->memory.table = exit->memory.gva_valid && !(qual & EPT_QUAL_FINAL);
+}
+
+static bool explain_exception(struct xmmu_vcpu *vcpu)
+{
+	const struct vmx_exit *from = &((struct vmx_vcpu *)vcpu->hw)->exit;
+	struct xmmu_exit *exit = &vcpu->state.exit;
+
+	if ((from->intr_info & INTR_INFO_INTR_TYPE_MASK) == INTR_TYPE_NMI_INTR)
+		return false;		/* served by vmx_enter() */
+	exit->reason = XMMU_EXIT_EXCEPTION;
+	exit->exception.vector = from->intr_info & INTR_INFO_VECTOR_MASK;
+	exit->exception.has_error = !!(from->intr_info & INTR_INFO_DELIVER_CODE_MASK);
+	exit->exception.error = from->intr_error;
+	switch (exit->exception.vector) {
+	case X86_TRAP_MC:
+		return false;
+	case X86_TRAP_PF:
+		exit->exception.address = from->qualification;
+		break;
+	case X86_TRAP_DB:
+		exit->exception.dr6 = from->qualification | DR6_RESERVED;
+		break;
+	}
+	return true;
+}
+
+/* SDM vol. 3, table 28-5. */
+static void explain_io(struct xmmu_exit *exit, const struct vmx_exit *from)
+{
+	u64 qual = from->qualification;
+
+	exit->reason = XMMU_EXIT_IO;
+	exit->io.port = qual >> 16;
+	exit->io.size = (qual & 7) + 1;
+	exit->io.in = !!(qual & BIT(3));
+	exit->io.string = !!(qual & BIT(4));
+	exit->io.rep = !!(qual & BIT(5));
+}
+
+/* SDM vol. 3, table 28-3: 0 MOV to, 1 MOV from, 2 CLTS, 3 LMSW. */
+static void explain_cr(struct xmmu_exit *exit, const struct vmx_exit *from,
+		       const struct xmmu_vcpu *vcpu)
+{
+	u32 type = from->qualification >> 4 & 3;
+
+	exit->reason = XMMU_EXIT_CR;
+	exit->reg.number = from->qualification & 15;
+	exit->reg.write = type != 1;
+	exit->reg.decoded = type < 2;
+	exit->reg.gpr = from->qualification >> 8 & 15;
+	exit->reg.value = vcpu->state.gprs.gpr[exit->reg.gpr];
+}
+
+static void explain_dr(struct xmmu_exit *exit, const struct vmx_exit *from,
+		       const struct xmmu_vcpu *vcpu)
+{
+	exit->reason = XMMU_EXIT_DR;
+	exit->reg.number = from->qualification & 7;
+	exit->reg.write = !(from->qualification & BIT(4));
+	exit->reg.decoded = true;
+	exit->reg.gpr = from->qualification >> 8 & 15;
+	exit->reg.value = vcpu->state.gprs.gpr[exit->reg.gpr];
+}
+
+static void explain_msr(struct xmmu_exit *exit, const struct vmx_exit *from,
+			const struct xmmu_vcpu *vcpu)
+{
+	const u64 *gpr = vcpu->state.gprs.gpr;
+
+	exit->reason = XMMU_EXIT_MSR;
+	exit->reg.number = gpr[1];
+	exit->reg.write = (u16)from->reason == EXIT_REASON_MSR_WRITE;
+	exit->reg.value = (u32)gpr[0] | gpr[2] << 32;
+}
+
+static void explain_plain(struct xmmu_exit *exit, const struct vmx_exit *from)
+{
+	static const u8 plain[] = {
+		[EXIT_REASON_CPUID] = XMMU_EXIT_CPUID,
+		[EXIT_REASON_HLT] = XMMU_EXIT_HLT,
+		[EXIT_REASON_INTERRUPT_WINDOW] = XMMU_EXIT_IRQ_WINDOW,
+		[EXIT_REASON_NMI_WINDOW] = XMMU_EXIT_NMI_WINDOW,
+		[EXIT_REASON_TASK_SWITCH] = XMMU_EXIT_TASK_SWITCH,
+		[EXIT_REASON_TRIPLE_FAULT] = XMMU_EXIT_SHUTDOWN,
+	};
+	u16 code = from->reason;
+
+	if (code < ARRAY_SIZE(plain) && plain[code])
+		exit->reason = plain[code];
+	else
+		/* Of the rest those with a length are instructions. */
+		exit->reason = from->length ? XMMU_EXIT_INSTRUCTION : XMMU_EXIT_UNKNOWN;
+}
+
+static bool cannot_run(struct xmmu_exit *exit, const struct vmx_exit *from)
+{
+	exit->reason = XMMU_EXIT_INVALID;
+	exit->hardware = from->failed ? from->error : from->reason;
+	return true;
+}
+
+static bool vmx_explain(struct xmmu_vcpu *vcpu)
+{
+	struct vmx_vcpu *v = vcpu->hw;
+	const struct vmx_exit *from = &v->exit;
+	struct xmmu_exit *exit = &vcpu->state.exit;
+
+	if (from->failed || (from->reason & VMX_EXIT_REASONS_FAILED_VMENTRY))
+		return cannot_run(exit, from);
+	decode_pending(vcpu);
+	exit->hardware = from->reason;
+	exit->length = from->length;
+	switch ((u16)from->reason) {
+	case EXIT_REASON_EXTERNAL_INTERRUPT:
+		return false;		/* served by the host */
+	case EXIT_REASON_EXCEPTION_NMI:
+		return explain_exception(vcpu);
+	case EXIT_REASON_EPT_VIOLATION:
+	case EXIT_REASON_EPT_MISCONFIG:
+		explain_ept(exit, from);
+		return true;
+	case EXIT_REASON_CR_ACCESS:
+		explain_cr(exit, from, vcpu);
+		return true;
+	case EXIT_REASON_DR_ACCESS:
+		explain_dr(exit, from, vcpu);
+		return true;
+	case EXIT_REASON_IO_INSTRUCTION:
+		explain_io(exit, from);
+		return true;
+	case EXIT_REASON_MSR_READ:
+	case EXIT_REASON_MSR_WRITE:
+		explain_msr(exit, from, vcpu);
+		return true;
+	case EXIT_REASON_INVLPG:
+		exit->reason = XMMU_EXIT_INVLPG;
+		exit->reg.decoded = true;
+		exit->reg.value = from->qualification;
+		return true;
+	case EXIT_REASON_MONITOR_TRAP_FLAG:
+		exit->reason = XMMU_EXIT_EXCEPTION;
+		exit->exception.vector = X86_TRAP_DB;
+		exit->exception.dr6 = DR_STEP;
+		return true;
+	default:
+		explain_plain(exit, from);
+		return true;
+	}
+}
+
+const struct xmmu_hw xmmu_vmx = {
+	.name = "VMX",
+	.probe = vmx_probe,
+	.setup = vmx_setup,
+	.teardown = vmx_teardown,
+	.cpu_busy = vmx_cpu_busy,
+	.cpu_on = vmx_cpu_on,
+	.cpu_off = vmx_cpu_off,
+	.get_caps = vmx_get_caps,
+	.root_ok = vmx_root_ok,
+	.vcpu_new = vmx_vcpu_new,
+	.vcpu_free = vmx_vcpu_free,
+	.commit = vmx_commit,
+	.fetch = vmx_fetch,
+	.prepare = vmx_load,
+	.enter = vmx_enter,
+	.explain = vmx_explain,
+};
