@@ -57,8 +57,6 @@ static int svm_probe(void)
 
 	if (!boot_cpu_has(X86_FEATURE_SVM))
 		return -ENODEV;
-	if (!boot_cpu_has(X86_FEATURE_XSAVE))
-		return -EOPNOTSUPP;
 	rdmsrl(MSR_VM_CR, vm_cr);
 	if (vm_cr & (1 << SVM_VM_CR_SVM_DISABLE))
 		return -EPERM;

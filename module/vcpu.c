@@ -25,21 +25,23 @@
 /* x87, SSE, AVX, AVX-512 and PKRU; what takes permission first (AMX) is left out. */
 #define XCR0_OFFERED	0x2e7ULL
 #define XCR0_AVX512	0xe0ULL
-#define XSTATE_HEADER	512		/* Intel SDM vol. 1, 13.4.2 */
+#define FXSAVE_SIZE	512		/* Intel SDM vol. 1, 13.4.1 */
 #define XSAVE_MXCSR	24
 #define MXCSR_VALID	0xffffu
 
 /* ---- FPU state ------------------------------------------------------------------------ */
 
+/* 0: a CPU, or a kernel, without XSAVE; then the image is that of FXSAVE. */
 static u64 xcr0_offered(void)
 {
-	return xgetbv(XCR_XFEATURE_ENABLED_MASK) & XCR0_OFFERED;
+	return boot_cpu_has(X86_FEATURE_XSAVE) ?
+	       xgetbv(XCR_XFEATURE_ENABLED_MASK) & XCR0_OFFERED : 0;
 }
 
 /* CPUID 0D:0 EBX: the area for what XCR0 now enables; it covers the subset. */
 static u32 xsave_size(void)
 {
-	return cpuid_ebx(0xd);
+	return xcr0_offered() ? cpuid_ebx(0xd) : FXSAVE_SIZE;
 }
 
 /* Bytes of the mapping. */
@@ -60,6 +62,8 @@ static bool xcr0_ok(u64 xcr0)
 {
 	u64 avx512 = xcr0 & XCR0_AVX512;
 
+	if (!xcr0_offered())
+		return xcr0 == 1;
 	return (xcr0 & 1) && !(xcr0 & ~xcr0_offered()) &&
 	       (!(xcr0 & 4) || (xcr0 & 2)) &&
 	       (!avx512 || (avx512 == XCR0_AVX512 && (xcr0 & 4)));
@@ -68,43 +72,63 @@ static bool xcr0_ok(u64 xcr0)
 /* Take an image from user space; what XRSTOR would refuse is cleared. */
 static void take_xsave(struct xmmu_vcpu *vcpu)
 {
-	u64 *header = vcpu->xsave + XSTATE_HEADER;
+	u64 *header = vcpu->xsave + FXSAVE_SIZE;
 
 	memcpy(vcpu->xsave, (void *)vcpu->run + XMMU_RUN_XSAVE_OFFSET, xsave_size());
-	memset(&header[1], 0, 56);
-	header[0] &= xcr0_offered();
 	*(u32 *)(vcpu->xsave + XSAVE_MXCSR) &= MXCSR_VALID;
+	if (xcr0_offered()) {
+		memset(&header[1], 0, 56);
+		header[0] &= xcr0_offered();
+	}
 }
 
-static void xsave(void *area, u64 mask)
+static void save_fpu(void *area)
 {
-	asm volatile("xsave64 (%0)" :: "r" (area), "a" ((u32)mask),
-		     "d" ((u32)(mask >> 32)) : "memory");
+	u64 mask = xcr0_offered();
+
+	if (mask)
+		asm volatile("xsave64 (%0)" :: "r" (area), "a" ((u32)mask),
+			     "d" ((u32)(mask >> 32)) : "memory");
+	else
+		asm volatile("fxsave64 (%0)" :: "r" (area) : "memory");
 }
 
 /* A value that the checks let through and the CPU does not: the guest starts with
  * what is in the registers, which kernel_fpu_begin() has initialised. */
-static void xrstor(void *area, u64 mask)
+static void load_fpu(void *area)
 {
-	asm volatile("1: xrstor64 (%0)\n2:\n" _ASM_EXTABLE(1b, 2b)
-		     :: "r" (area), "a" ((u32)mask), "d" ((u32)(mask >> 32)) : "memory");
+	u64 mask = xcr0_offered();
+
+	if (mask)
+		asm volatile("1: xrstor64 (%0)\n2:\n" _ASM_EXTABLE(1b, 2b)
+			     :: "r" (area), "a" ((u32)mask), "d" ((u32)(mask >> 32))
+			     : "memory");
+	else
+		asm volatile("1: fxrstor64 (%0)\n2:\n" _ASM_EXTABLE(1b, 2b)
+			     :: "r" (area) : "memory");
+}
+
+/* The guest's XCR0 in place of the host's, or back. */
+static void swap_xcr0(u64 from, u64 to)
+{
+	if (xcr0_offered() && from != to)
+		xsetbv(XCR_XFEATURE_ENABLED_MASK, to);
 }
 
 static void load_guest_fpu(struct xmmu_vcpu *vcpu)
 {
-	vcpu->host_xcr0 = xgetbv(XCR_XFEATURE_ENABLED_MASK);
 	if (cpu_feature_enabled(X86_FEATURE_OSPKE))
 		vcpu->host_pkru = rdpkru();
-	xrstor(vcpu->xsave, xcr0_offered());
-	if (vcpu->state.crs.xcr0 != vcpu->host_xcr0)
-		xsetbv(XCR_XFEATURE_ENABLED_MASK, vcpu->state.crs.xcr0);
+	if (xcr0_offered())
+		vcpu->host_xcr0 = xgetbv(XCR_XFEATURE_ENABLED_MASK);
+	load_fpu(vcpu->xsave);
+	swap_xcr0(vcpu->host_xcr0, vcpu->state.crs.xcr0);
 }
 
 static void save_guest_fpu(struct xmmu_vcpu *vcpu)
 {
-	if (vcpu->state.crs.xcr0 != vcpu->host_xcr0)
-		xsetbv(XCR_XFEATURE_ENABLED_MASK, vcpu->host_xcr0);
-	xsave(vcpu->xsave, xcr0_offered());
+	swap_xcr0(vcpu->state.crs.xcr0, vcpu->host_xcr0);
+	save_fpu(vcpu->xsave);
 	if (cpu_feature_enabled(X86_FEATURE_OSPKE))
 		wrpkru(vcpu->host_pkru);
 }

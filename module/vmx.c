@@ -108,6 +108,14 @@ static u32 true_msr(u32 plain, u32 truly)
 #define ENTRY_NEEDED (VM_ENTRY_LOAD_IA32_PAT | VM_ENTRY_LOAD_IA32_EFER | \
 		      VM_ENTRY_LOAD_DEBUG_CONTROLS)
 
+static bool has(const char *controls, u32 value, u32 needed)
+{
+	if (needed & ~value)
+		pr_err("xmmu: VMX %s controls: bits 0x%x are missing or fixed\n", controls,
+		       needed & ~value);
+	return !(needed & ~value);
+}
+
 static bool read_controls(void)
 {
 	u64 basic;
@@ -127,9 +135,12 @@ static bool read_controls(void)
 		return false;
 	vmx.secondary = adjust(MSR_IA32_VMX_PROCBASED_CTLS2, SECONDARY_USED);
 	/* Interrupts that the exit acknowledged would have to be called by hand. */
-	return !(~vmx.pin & PIN_NEEDED) && !(~vmx.cpu & CPU_NEEDED) &&
-	       !(~vmx.secondary & SECONDARY_NEEDED) && !(~vmx.exit & EXIT_NEEDED) &&
-	       !(~vmx.entry & ENTRY_NEEDED) && !(vmx.exit & VM_EXIT_ACK_INTR_ON_EXIT);
+	return has("pin-based", vmx.pin, PIN_NEEDED) &
+	       has("processor-based", vmx.cpu, CPU_NEEDED) &
+	       has("secondary", vmx.secondary, SECONDARY_NEEDED) &
+	       has("exit", vmx.exit, EXIT_NEEDED) &
+	       has("entry", vmx.entry, ENTRY_NEEDED) &
+	       has("exit", ~vmx.exit, VM_EXIT_ACK_INTR_ON_EXIT);
 }
 
 #define EPT_VPID_NEEDED (BIT_ULL(6) | BIT_ULL(14) | BIT_ULL(16) | BIT_ULL(20) | BIT_ULL(25))
@@ -154,7 +165,7 @@ static int vmx_probe(void)
 	rdmsrl(MSR_IA32_FEAT_CTL, feature);
 	if (!(feature & FEAT_CTL_LOCKED) || !(feature & FEAT_CTL_VMX_ENABLED_OUTSIDE_SMX))
 		return -EPERM;
-	if (!boot_cpu_has(X86_FEATURE_XSAVE) || !read_controls())
+	if (!read_controls())
 		return -EOPNOTSUPP;
 	read_ept_caps();
 	return 0;
