@@ -131,9 +131,36 @@ void xmmu_vcpu_flushed(XmmuVcpu *vcpu)
     xmmu_flush_done(vcpu);
 }
 
-/* A vCPU that has cached nothing since its last flush is as good as flushed now. */
+uint64_t xmmu_vm_hardware_tick(XmmuVm *vm)
+{
+    return xmmu_flush_tick(vm);
+}
+
+/* Of those that do this at the same time the latest tick counts. */
+void xmmu_vm_hardware_flushed(XmmuVm *vm, uint64_t tick)
+{
+    uint64_t old = __atomic_load_n(&vm->hardware_flushed_at, __ATOMIC_RELAXED);
+
+    while (old < tick &&
+           !__atomic_compare_exchange_n(&vm->hardware_flushed_at, &old, tick, false,
+                                        __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {
+        /* old is the value now. */
+    }
+}
+
+static bool hardware_flushed_since(XmmuVm *vm, uint64_t tick)
+{
+    return !vm->services->hardware_caches ||
+           __atomic_load_n(&vm->hardware_flushed_at, __ATOMIC_SEQ_CST) >= tick;
+}
+
+/* A vCPU that has cached nothing since its last flush is as good as flushed now;
+ * what hardware cached nobody sees. */
 static bool flushed_since(XmmuVcpu *vcpu, uint64_t tick)
 {
+    if (!hardware_flushed_since(vcpu->vm, tick)) {
+        return false;
+    }
     return __atomic_load_n(&vcpu->flushed_at, __ATOMIC_SEQ_CST) >= tick ||
            !__atomic_load_n(&vcpu->cached, __ATOMIC_SEQ_CST);
 }

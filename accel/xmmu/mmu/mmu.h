@@ -63,6 +63,8 @@ typedef struct XmmuServices {
      * keeps track of changed guest memory (migration).  May be NULL.
      */
     void (*guest_written)(void *opaque, hpa_t hpa, unsigned size);
+    /* See xmmu_vm_hardware_tick(). */
+    bool hardware_caches;
 } XmmuServices;
 
 /* ---- VM -------------------------------------------------------------- */
@@ -203,6 +205,16 @@ void xmmu_vcpu_flush_guest(XmmuVcpu *vcpu);
 /* The engine dropped all translations that it cached for @vcpu, whoever wanted it
  * (flush_all, flush_vcpu): write protection can be relied on sooner. */
 void xmmu_vcpu_flushed(XmmuVcpu *vcpu);
+
+/*
+ * For an engine whose hardware caches translations on its own.  In such a VM
+ * (XmmuServices.hardware_caches) a vCPU counts as flushed only when its hardware has
+ * dropped them too.  Take a tick, make the hardware of every vCPU drop what the
+ * tables do not say any more, and then tell the core that this was done; any thread,
+ * any lock.  The tick comes first: what lost a right after it may still be cached.
+ */
+uint64_t xmmu_vm_hardware_tick(XmmuVm *vm);
+void xmmu_vm_hardware_flushed(XmmuVm *vm, uint64_t tick);
 
 /* INVLPG: the guest flushed the translation of @gva. */
 void xmmu_vcpu_invlpg(XmmuVcpu *vcpu, gva_t gva);

@@ -108,6 +108,7 @@ struct XmmuVm {
     XmmuNxList nx;
 
     uint64_t flush_clock;       /* atomic; see flush.c */
+    uint64_t hardware_flushed_at;       /* atomic; flush clock: of every vCPU */
     uint64_t fill_clock;        /* entries put into shadow tables; changed under the
                                    write lock, atomic */
     uint64_t rights_lost;       /* atomic; see nested_tlb.h */
