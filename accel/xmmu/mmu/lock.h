@@ -19,8 +19,6 @@
 #include <glib.h>
 #include "mmu.h"
 
-typedef struct XmmuTable XmmuTable;
-
 /*
  * Why entries change under the lock, which decides who owes the flush when the
  * lock is released (flush.c).

@@ -21,6 +21,7 @@
 
 typedef struct XmmuVm XmmuVm;
 typedef struct XmmuVcpu XmmuVcpu;
+typedef struct XmmuTable XmmuTable;
 
 /* ---- Services the core is given ------------------------------------- */
 
@@ -28,6 +29,12 @@ typedef struct XmmuVcpu XmmuVcpu;
 typedef struct XmmuRcuHead {
     void *opaque[2];
 } XmmuRcuHead;
+
+/* A leaf of ours, and whether the hardware's copy of it had D. */
+typedef struct XmmuHarvest {
+    const XmmuSpte *sptep;
+    bool dirty;                 /* out */
+} XmmuHarvest;
 
 typedef struct XmmuServices {
     /* Read-side sections; they nest. */
@@ -65,6 +72,30 @@ typedef struct XmmuServices {
     void (*guest_written)(void *opaque, hpa_t hpa, unsigned size);
     /* See xmmu_vm_hardware_tick(). */
     bool hardware_caches;
+
+    /*
+     * For an engine whose hardware walks other tables than ours, which it keeps equal
+     * to ours (native_mirror.h).  NULL where the hardware walks ours.
+     *
+     * The entry at @index of @table, which has a XmmuTable.mirror, is not what it was.
+     * Called after each change, also with mmu_lock held, by many threads at once; must
+     * not wait.
+     */
+    void (*entry_changed)(XmmuTable *table, unsigned index);
+    /* The memory of @table, which has a mirror, is about to be used again.  Called in
+     * an RCU callback. */
+    void (*table_gone)(XmmuTable *table);
+    /*
+     * The largest level, at most @level, at which a leaf can map the page at @hpa in
+     * the hardware.  Called with mmu_lock held, on either side.
+     */
+    int (*max_level)(void *opaque, hpa_t hpa, int level);
+    /*
+     * Clear D in the hardware's copies of leaves and say which had it.  What has no copy
+     * had not.  When this returns no vCPU has D cached, so the next write sets it.
+     * Called with mmu_lock held, on either side.
+     */
+    void (*harvest)(void *opaque, XmmuHarvest *list, size_t count);
 } XmmuServices;
 
 /* ---- VM -------------------------------------------------------------- */

@@ -116,7 +116,7 @@ static int leaf_level(const ShadowFault *f)
         xmmu_track_splits(vm, xmmu_slot_hpa(f->slot, gfn) >> XMMU_PAGE_SHIFT)) {
         return XMMU_LEVEL_4K;
     }
-    return xmmu_slot_max_level(f->slot, gfn, XMMU_LEVEL_2M);
+    return xmmu_slot_max_level(vm, f->slot, gfn, XMMU_LEVEL_2M);
 }
 
 /* Key of the table that the guest's entry at @parent's level asks for. */

@@ -67,7 +67,7 @@ static bool fits_level(const XmmuRegion *slot, gfn_t gfn, int level)
            !(xmmu_slot_hpa(slot, base) & ((pages << XMMU_PAGE_SHIFT) - 1));
 }
 
-int xmmu_slot_max_level(const XmmuRegion *slot, gfn_t gfn, int limit)
+int xmmu_slot_max_level(XmmuVm *vm, const XmmuRegion *slot, gfn_t gfn, int limit)
 {
     int level = XMMU_LEVEL_4K;
 
@@ -76,6 +76,9 @@ int xmmu_slot_max_level(const XmmuRegion *slot, gfn_t gfn, int limit)
     }
     while (level < limit && fits_level(slot, gfn, level + 1)) {
         level++;
+    }
+    if (level > XMMU_LEVEL_4K && vm->services->max_level) {
+        level = vm->services->max_level(vm->opaque, xmmu_slot_hpa(slot, gfn), level);
     }
     return level;
 }

@@ -47,10 +47,10 @@ uint32_t xmmu_slots_generation(XmmuVm *vm, unsigned as_id);
 
 /*
  * The largest level at which @gfn can be mapped with one leaf: the whole guest
- * range lies in the slot, whose writes are not logged, and the host frames are
- * aligned alike.
+ * range lies in the slot, whose writes are not logged, the host frames are aligned
+ * alike, and the engine's hardware can map them (XmmuServices.max_level).
  */
-int xmmu_slot_max_level(const XmmuRegion *slot, gfn_t gfn, int limit);
+int xmmu_slot_max_level(XmmuVm *vm, const XmmuRegion *slot, gfn_t gfn, int limit);
 
 /* The chunk of @hfn, or NULL.  mmu_lock for writing, as for the next two. */
 XmmuChunk *xmmu_chunk_find(XmmuVm *vm, hfn_t hfn);

@@ -175,6 +175,9 @@ static void table_reclaim(XmmuRcuHead *head)
     XmmuTable *table = (XmmuTable *)((char *)head - offsetof(XmmuTable, rcu));
 
     xmmu_check_table_reclaimed(table);
+    if (table->mirror) {
+        table->vm->services->table_gone(table);
+    }
     release(table->vm, table);
 }
 
@@ -379,9 +382,22 @@ static void keep_accounts(XmmuHold *hold, XmmuTable *table, unsigned index,
     }
 }
 
+/*
+ * Who keeps a copy of the tables is told.  He sets .mirror, then reads the entries; we
+ * write the entry, then look at .mirror.  All of that is sequentially consistent, so
+ * either he reads what we wrote or we see that he is to be told.
+ */
+static inline void tell_mirror(XmmuTable *table, unsigned index)
+{
+    if (__atomic_load_n(&table->mirror, __ATOMIC_SEQ_CST)) {
+        table->vm->services->entry_changed(table, index);
+    }
+}
+
 static void entry_changed(XmmuHold *hold, XmmuTable *table, unsigned index,
                           XmmuSpte old, XmmuSpte new)
 {
+    tell_mirror(table, index);
     /* In this order: tables below are taken apart when nobody gets there any more. */
     tell_of_loss(hold, table, index, old, new);
     keep_accounts(hold, table, index, old, new);
@@ -452,6 +468,7 @@ bool xmmu_tdp_freeze(XmmuHold *hold, XmmuTable *table, unsigned index, XmmuSpte 
     if (!exchange(table, index, old, frozen)) {
         return false;
     }
+    tell_mirror(table, index);
     tell_of_loss(hold, table, index, old, frozen);
     return true;
 }
@@ -467,6 +484,7 @@ void xmmu_tdp_unfreeze(XmmuHold *hold, XmmuTable *table, unsigned index,
     xmmu_check_write_begin(table);
     __atomic_store_n(&sptep->raw, new.raw, __ATOMIC_SEQ_CST);
     xmmu_check_write_end(table, index, frozen, new, true);
+    tell_mirror(table, index);
     if (old.raw != new.raw) {
         keep_accounts(hold, table, index, old, new);
     }
@@ -488,6 +506,7 @@ XmmuSpte xmmu_tdp_kill(XmmuHold *hold, XmmuTable *table, unsigned index)
         }
         g_thread_yield();               /* its owner is about to write it */
     }
+    tell_mirror(table, index);
     /* The flush that its link's removal owes covers this entry. */
     if (xmmu_spte_present(hold->vm->format, old)) {
         entry_removed(hold, table, sptep, old);
@@ -519,6 +538,28 @@ void xmmu_table_discard(XmmuHold *hold, XmmuTable *table)
     xmmu_table_uncount(hold, table);
     xmmu_check_table_discarded(table);
     release(hold->vm, table);
+}
+
+void xmmu_table_drop_large(XmmuTable *table, unsigned index)
+{
+    XmmuVm *vm = table->vm;
+    XmmuSpte old;
+
+    if (table->role.level == XMMU_LEVEL_4K) {
+        return;
+    }
+    xmmu_write_lock(vm, XMMU_REASON_HOST);
+    old = xmmu_spte_read(&table->spt[index]);
+    if (xmmu_spte_present(vm->format, old) &&
+        xmmu_spte_is_leaf(vm->format, old, table->role.level)) {
+        if (table->role.tdp) {
+            /* Fails if the hardware sets A or D now; then it is tried again. */
+            xmmu_tdp_set(&vm->writer, table, index, old, (XmmuSpte) { 0 });
+        } else {
+            xmmu_spte_set(table, index, (XmmuSpte) { 0 });
+        }
+    }
+    xmmu_write_unlock(vm);
 }
 
 bool xmmu_spte_set_bits(XmmuSpte *sptep, XmmuSpte old, uint64_t bits)

@@ -73,6 +73,8 @@ struct XmmuTable {
     uint16_t unsync_children;
     uint64_t unsync_bitmap[XMMU_ENTRIES / 64];
 
+    void *mirror;               /* atomic; what stands for it in tables of the kernel,
+                                   see XmmuServices.entry_changed; NULL: nothing */
     XmmuVm *vm;
     XmmuTable *doomed_next;     /* in XmmuHold.doomed */
     XmmuRcuHead rcu;
@@ -205,6 +207,13 @@ XmmuSpte xmmu_tdp_kill(XmmuHold *hold, XmmuTable *table, unsigned index);
 /* Fill an entry of a new table that is not linked yet (not owed to anybody, not
  * seen by anybody).  The entry is empty; @value is a leaf. */
 void xmmu_tdp_init(XmmuHold *hold, XmmuTable *table, unsigned index, XmmuSpte value);
+
+/*
+ * The hardware cannot map the leaf at @index, which is larger than 4 KiB: remove it.
+ * The next fault asks XmmuServices.max_level.  Takes mmu_lock for writing; the caller's
+ * RCU read section keeps @table.  Nothing happens if it is not such a leaf any more.
+ */
+void xmmu_table_drop_large(XmmuTable *table, unsigned index);
 
 /* What the hardware does: set A or D in a present entry; false if it changed. */
 bool xmmu_spte_set_bits(XmmuSpte *sptep, XmmuSpte old, uint64_t bits);

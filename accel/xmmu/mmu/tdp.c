@@ -246,7 +246,8 @@ int xmmu_tdp_max_level(XmmuVm *vm, const XmmuRegion *slot, unsigned as_id, gfn_t
         return XMMU_LEVEL_4K;
     }
     /* Where in a GiB there are tracked tables is not known. */
-    return xmmu_slot_max_level(slot, gfn, vm->tracked ? XMMU_LEVEL_2M : XMMU_LEVEL_1G);
+    return xmmu_slot_max_level(vm, slot, gfn,
+                               vm->tracked ? XMMU_LEVEL_2M : XMMU_LEVEL_1G);
 }
 
 static TdpLeaf leaf_for(XmmuVm *vm, unsigned as_id, const XmmuFault *fault)
