@@ -24,6 +24,7 @@
 #include <asm/io.h>
 #include <asm/mce.h>
 #include <asm/msr.h>
+#include <asm/perf_event.h>
 #include <asm/ptrace.h>
 #include <asm/tlbflush.h>
 #include <asm/trapnr.h>
@@ -46,8 +47,12 @@ struct vmx_vcpu {
 	struct list_head loaded;	/* in vmx_cpu.loaded of loaded_on */
 	int loaded_on;			/* CPU, or -1 */
 	bool launched;
+	int host_cpu;			/* whose addresses the host fields hold, or -1 */
 	u16 vpid;
-	u32 cpu_controls;		/* VMCS field, as it stands */
+	bool ept;			/* the VMCS is set up for a root of that format */
+	bool refused;			/* what put_crs() was given cannot be run */
+	bool flush;			/* the guest's own translations, at the next entry */
+	struct xmmu_event injected;	/* at this entry */
 	struct vmx_exit exit;
 };
 
@@ -67,6 +72,7 @@ static struct {
 	u32 revision;
 	u32 pin, cpu, secondary, exit, entry;	/* controls that we use */
 	u64 ept_vpid;
+	u64 cr0_must, cr0_may, cr4_must, cr4_may;
 	bool ept, unrestricted;
 } vmx;
 static void *msr_bitmap;	/* const after set-up */
@@ -88,20 +94,23 @@ static u32 true_msr(u32 plain, u32 truly)
 	return basic & BIT_ULL(55) ? truly : plain;
 }
 
-#define PIN_NEEDED (PIN_BASED_EXT_INTR_MASK | PIN_BASED_NMI_EXITING)
+#define PIN_NEEDED (PIN_BASED_EXT_INTR_MASK | PIN_BASED_NMI_EXITING | \
+		    PIN_BASED_VIRTUAL_NMIS)
 #define CPU_NEEDED (CPU_BASED_HLT_EXITING | CPU_BASED_MWAIT_EXITING | \
 		    CPU_BASED_MONITOR_EXITING | CPU_BASED_RDPMC_EXITING | \
 		    CPU_BASED_CR8_LOAD_EXITING | CPU_BASED_CR8_STORE_EXITING | \
 		    CPU_BASED_MOV_DR_EXITING | CPU_BASED_UNCOND_IO_EXITING | \
 		    CPU_BASED_USE_MSR_BITMAPS | CPU_BASED_USE_TSC_OFFSETTING | \
 		    CPU_BASED_ACTIVATE_SECONDARY_CONTROLS)
+/* What is turned on and off. */
+#define CPU_WANTED (CPU_BASED_INTR_WINDOW_EXITING | CPU_BASED_NMI_WINDOW_EXITING)
 #define SHADOW_EXITS (CPU_BASED_CR3_LOAD_EXITING | CPU_BASED_CR3_STORE_EXITING | \
 		      CPU_BASED_INVLPG_EXITING)
 #define SECONDARY_NEEDED SECONDARY_EXEC_WBINVD_EXITING
 #define SECONDARY_USED (SECONDARY_NEEDED | SECONDARY_EXEC_ENABLE_EPT | \
 			SECONDARY_EXEC_UNRESTRICTED_GUEST | SECONDARY_EXEC_ENABLE_VPID | \
 			SECONDARY_EXEC_ENABLE_RDTSCP | SECONDARY_EXEC_ENABLE_INVPCID | \
-			SECONDARY_EXEC_TSC_SCALING)
+			SECONDARY_EXEC_TSC_SCALING | SECONDARY_EXEC_ENCLS_EXITING)
 #define EXIT_NEEDED (VM_EXIT_HOST_ADDR_SPACE_SIZE | VM_EXIT_SAVE_IA32_PAT | \
 		     VM_EXIT_LOAD_IA32_PAT | VM_EXIT_LOAD_IA32_EFER | \
 		     VM_EXIT_SAVE_DEBUG_CONTROLS)
@@ -124,9 +133,10 @@ static bool read_controls(void)
 	vmx.revision = basic & 0x7fffffff;
 	vmx.pin = adjust(true_msr(MSR_IA32_VMX_PINBASED_CTLS,
 				  MSR_IA32_VMX_TRUE_PINBASED_CTLS),
-			 PIN_NEEDED | PIN_BASED_VIRTUAL_NMIS);
+			 PIN_NEEDED);
 	vmx.cpu = adjust(true_msr(MSR_IA32_VMX_PROCBASED_CTLS,
-				  MSR_IA32_VMX_TRUE_PROCBASED_CTLS), CPU_NEEDED);
+				  MSR_IA32_VMX_TRUE_PROCBASED_CTLS),
+			 CPU_NEEDED | CPU_WANTED | SHADOW_EXITS);
 	vmx.exit = adjust(true_msr(MSR_IA32_VMX_EXIT_CTLS, MSR_IA32_VMX_TRUE_EXIT_CTLS),
 			  EXIT_NEEDED);
 	vmx.entry = adjust(true_msr(MSR_IA32_VMX_ENTRY_CTLS,
@@ -136,24 +146,43 @@ static bool read_controls(void)
 	vmx.secondary = adjust(MSR_IA32_VMX_PROCBASED_CTLS2, SECONDARY_USED);
 	/* Interrupts that the exit acknowledged would have to be called by hand. */
 	return has("pin-based", vmx.pin, PIN_NEEDED) &
-	       has("processor-based", vmx.cpu, CPU_NEEDED) &
+	       has("processor-based", vmx.cpu, CPU_NEEDED | CPU_WANTED | SHADOW_EXITS) &
 	       has("secondary", vmx.secondary, SECONDARY_NEEDED) &
 	       has("exit", vmx.exit, EXIT_NEEDED) &
 	       has("entry", vmx.entry, ENTRY_NEEDED) &
 	       has("exit", ~vmx.exit, VM_EXIT_ACK_INTR_ON_EXIT);
 }
 
-#define EPT_VPID_NEEDED (BIT_ULL(6) | BIT_ULL(14) | BIT_ULL(16) | BIT_ULL(20) | BIT_ULL(25))
-
+/* IA32_VMX_EPT_VPID_CAP: SDM vol. 3, A.10. */
+#define EPT_CAP_EXECONLY	BIT_ULL(0)
+#define EPT_CAP_5LEVEL		BIT_ULL(7)
+#define EPT_CAP_1G		BIT_ULL(17)
+#define EPT_CAP_AD		BIT_ULL(21)
 /* Four levels, write-back tables, 2 MiB leaves, INVEPT of one context. */
+#define EPT_NEEDED (BIT_ULL(6) | BIT_ULL(14) | BIT_ULL(16) | BIT_ULL(20) | BIT_ULL(25))
+/* INVVPID of one context. */
+#define VPID_NEEDED (BIT_ULL(32) | BIT_ULL(41))
+
 static void read_ept_caps(void)
 {
-	if (!(vmx.secondary & (SECONDARY_EXEC_ENABLE_EPT | SECONDARY_EXEC_ENABLE_VPID)))
-		return;
-	rdmsrl(MSR_IA32_VMX_EPT_VPID_CAP, vmx.ept_vpid);
-	vmx.ept = (vmx.secondary & SECONDARY_EXEC_ENABLE_EPT) &&
-		  !(~vmx.ept_vpid & EPT_VPID_NEEDED);
-	vmx.unrestricted = vmx.ept && (vmx.secondary & SECONDARY_EXEC_UNRESTRICTED_GUEST);
+	if (vmx.secondary & (SECONDARY_EXEC_ENABLE_EPT | SECONDARY_EXEC_ENABLE_VPID))
+		rdmsrl(MSR_IA32_VMX_EPT_VPID_CAP, vmx.ept_vpid);
+	if (~vmx.ept_vpid & VPID_NEEDED)
+		vmx.secondary &= ~SECONDARY_EXEC_ENABLE_VPID;
+	if (~vmx.ept_vpid & EPT_NEEDED)
+		vmx.secondary &= ~(SECONDARY_EXEC_ENABLE_EPT |
+				   SECONDARY_EXEC_UNRESTRICTED_GUEST);
+	vmx.ept = vmx.secondary & SECONDARY_EXEC_ENABLE_EPT;
+	vmx.unrestricted = vmx.secondary & SECONDARY_EXEC_UNRESTRICTED_GUEST;
+}
+
+/* SDM vol. 3, A.7 and A.8. */
+static void read_fixed_bits(void)
+{
+	rdmsrl(MSR_IA32_VMX_CR0_FIXED0, vmx.cr0_must);
+	rdmsrl(MSR_IA32_VMX_CR0_FIXED1, vmx.cr0_may);
+	rdmsrl(MSR_IA32_VMX_CR4_FIXED0, vmx.cr4_must);
+	rdmsrl(MSR_IA32_VMX_CR4_FIXED1, vmx.cr4_may);
 }
 
 static int vmx_probe(void)
@@ -162,12 +191,18 @@ static int vmx_probe(void)
 
 	if (!boot_cpu_has(X86_FEATURE_VMX))
 		return -ENODEV;
+#ifdef X86_FEATURE_FRED
+	/* serve_host() hands an NMI over through the IDT. */
+	if (cpu_feature_enabled(X86_FEATURE_FRED))
+		return -EOPNOTSUPP;
+#endif
 	rdmsrl(MSR_IA32_FEAT_CTL, feature);
 	if (!(feature & FEAT_CTL_LOCKED) || !(feature & FEAT_CTL_VMX_ENABLED_OUTSIDE_SMX))
 		return -EPERM;
 	if (!read_controls())
 		return -EOPNOTSUPP;
 	read_ept_caps();
+	read_fixed_bits();
 	return 0;
 }
 
@@ -239,13 +274,19 @@ static bool vmx_cpu_busy(void)
 static int vmx_cpu_on(void)
 {
 	u64 pa = __pa(this_cpu_ptr(&vmx_cpu)->vmxon);
+	bool failed = true;
 
 	cr4_set_bits_irqsoff(X86_CR4_VMXE);
-	if (VMX_INSN("vmxon %1", "m" (pa))) {
-		cr4_clear_bits_irqsoff(X86_CR4_VMXE);
-		return -EIO;
-	}
-	return 0;
+	/* Processor Trace cannot run under VMX on every CPU. */
+	intel_pt_handle_vmx(1);
+	/* #GP: the firmware has treated this CPU otherwise than the first one. */
+	asm volatile("1: vmxon %1; setna %0\n2:\n" _ASM_EXTABLE(1b, 2b)
+		     : "+qm" (failed) : "m" (pa) : "cc", "memory");
+	if (!failed)
+		return 0;
+	intel_pt_handle_vmx(0);
+	cr4_clear_bits_irqsoff(X86_CR4_VMXE);
+	return -EIO;
 }
 
 static void vmcs_unload(struct vmx_vcpu *v)
@@ -267,12 +308,13 @@ static void vmx_cpu_off(void)
 	list_for_each_entry_safe(v, next, this_cpu_ptr(&vmx_cpu.loaded), loaded)
 		vmcs_unload(v);
 	asm volatile("vmxoff" ::: "cc", "memory");
+	intel_pt_handle_vmx(0);
 	cr4_clear_bits_irqsoff(X86_CR4_VMXE);
 }
 
 static u32 ept_levels(void)
 {
-	return vmx.ept_vpid & BIT_ULL(7) ? 5 : 4;
+	return vmx.ept_vpid & EPT_CAP_5LEVEL ? 5 : 4;
 }
 
 static void vmx_get_caps(struct xmmu_caps *caps)
@@ -283,9 +325,9 @@ static void vmx_get_caps(struct xmmu_caps *caps)
 	caps->max_level = vmx.ept ? ept_levels() : 4;
 	if (vmx.ept) {
 		caps->formats |= BIT(XMMU_FORMAT_EPT);
-		caps->features |= vmx.ept_vpid & BIT_ULL(0) ? XMMU_FEATURE_EXECONLY : 0;
-		caps->features |= vmx.ept_vpid & BIT_ULL(17) ? XMMU_FEATURE_1G : 0;
-		caps->features |= vmx.ept_vpid & BIT_ULL(21) ? XMMU_FEATURE_AD : 0;
+		caps->features |= vmx.ept_vpid & EPT_CAP_EXECONLY ? XMMU_FEATURE_EXECONLY : 0;
+		caps->features |= vmx.ept_vpid & EPT_CAP_1G ? XMMU_FEATURE_1G : 0;
+		caps->features |= vmx.ept_vpid & EPT_CAP_AD ? XMMU_FEATURE_AD : 0;
 	}
 	if (vmx.unrestricted)
 		caps->features |= XMMU_FEATURE_REALMODE;
@@ -350,6 +392,9 @@ static void vmx_load(struct xmmu_vcpu *vcpu)
 	if (this_cpu_read(vmx_cpu.current_vmcs) != v->vmcs) {
 		WARN_ON_ONCE(VMX_INSN("vmptrld %1", "m" (pa)));
 		this_cpu_write(vmx_cpu.current_vmcs, v->vmcs);
+		/* No guest predicts by what another one has taught the CPU. */
+		if (boot_cpu_has(X86_FEATURE_IBPB))
+			wrmsrl(MSR_IA32_PRED_CMD, PRED_CMD_IBPB);
 	}
 	local_irq_enable();
 }
@@ -359,11 +404,8 @@ static void vmx_load(struct xmmu_vcpu *vcpu)
 /* SDM vol. 3, 27.2.2: what is the same at every entry of this vCPU. */
 static void init_vmcs(struct vmx_vcpu *v)
 {
-	v->cpu_controls = vmx.cpu;
 	vmwrite(PIN_BASED_VM_EXEC_CONTROL, vmx.pin);
-	vmwrite(CPU_BASED_VM_EXEC_CONTROL, v->cpu_controls);
 	vmwrite(VM_EXIT_CONTROLS, vmx.exit);
-	vmwrite(VM_ENTRY_CONTROLS, vmx.entry);
 	vmwrite(MSR_BITMAP, __pa(msr_bitmap));
 	vmwrite(VMCS_LINK_POINTER, ~0UL);
 	vmwrite(PAGE_FAULT_ERROR_CODE_MASK, 0);
@@ -379,6 +421,8 @@ static void init_vmcs(struct vmx_vcpu *v)
 	vmwrite(CR4_GUEST_HOST_MASK, ~0UL);
 	if (vmx.secondary & SECONDARY_EXEC_ENABLE_VPID)
 		vmwrite(VIRTUAL_PROCESSOR_ID, v->vpid);
+	if (vmx.secondary & SECONDARY_EXEC_ENCLS_EXITING)
+		vmwrite(ENCLS_EXITING_BITMAP, ~0UL);
 	vmwrite(HOST_RIP, (unsigned long)xmmu_vmx_exit);
 	vmwrite(HOST_CS_SELECTOR, __KERNEL_CS);
 	vmwrite(HOST_SS_SELECTOR, __KERNEL_DS);
@@ -392,12 +436,13 @@ static void init_vmcs(struct vmx_vcpu *v)
 static int vmx_vcpu_new(struct xmmu_vcpu *vcpu)
 {
 	struct vmx_vcpu *v = kzalloc(sizeof(*v), GFP_KERNEL_ACCOUNT);
+	u64 pa;
 	int vpid;
 
 	if (!v)
 		return -ENOMEM;
 	vcpu->hw = v;
-	v->loaded_on = -1;
+	v->loaded_on = v->host_cpu = -1;
 	v->vmcs = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
 	vpid = ida_alloc_range(&vpids, 1, 0xffff, GFP_KERNEL_ACCOUNT);
 	v->vpid = max(vpid, 0);
@@ -405,6 +450,8 @@ static int vmx_vcpu_new(struct xmmu_vcpu *vcpu)
 		return -ENOMEM;
 	*(u32 *)v->vmcs = vmx.revision;
 	preempt_disable();
+	pa = __pa(v->vmcs);
+	VMX_INSN("vmclear %1", "m" (pa));
 	vmx_load(vcpu);
 	init_vmcs(v);
 	preempt_enable();
@@ -424,29 +471,52 @@ static void vmx_vcpu_free(struct xmmu_vcpu *vcpu)
 	kfree(v);
 }
 
+/* SDM vol. 3, table 25-2. */
+#define AR_ACCESSED	BIT(0)
+#define AR_DPL_SHIFT	5
+#define AR_DPL		(3 << AR_DPL_SHIFT)
+#define AR_PRESENT	BIT(7)
+#define AR_UNUSABLE	BIT(16)
+
 /* ---- User space's state to the hardware's -------------------------------------------------------------- */
 
-/* The fields of a segment are as far apart as the segments' numbers. */
-static void put_segment(int number, const struct xmmu_segment *from)
+/*
+ * What the checks of an entry want to see in a segment's hidden part, and what an
+ * emulator need not keep there: SDM vol. 3, 27.3.1.2.
+ */
+static u32 segment_rights(const struct xmmu_segments *s, int number)
 {
-	u32 rights = (from->attributes & 0xff) | (from->attributes & 0xf00) << 4;
+	u32 attributes = s->seg[number].attributes;
+	u32 rights = (attributes & 0xff) | (attributes & 0xf00) << 4;
+	bool usable = (rights & AR_PRESENT) && !(attributes & XMMU_SEGMENT_UNUSABLE);
 
-	if (from->attributes & XMMU_SEGMENT_UNUSABLE)
-		rights = BIT(16);
-	vmwrite(GUEST_ES_SELECTOR + 2 * number, from->selector);
-	vmwrite(GUEST_ES_BASE + 2 * number, from->base);
-	vmwrite(GUEST_ES_LIMIT + 2 * number, from->limit);
-	vmwrite(GUEST_ES_AR_BYTES + 2 * number, rights);
+	switch (number) {
+	case XMMU_TR:		/* always there, and busy */
+		return (rights & ~0x1fU) | AR_PRESENT | ((rights & 13) == 1 ? 3 : 11);
+	case XMMU_LDT:
+		break;
+	case XMMU_SS:		/* its DPL is the CPL, usable or not */
+		rights = (rights & ~AR_DPL) | (s->cpl & 3) << AR_DPL_SHIFT;
+		fallthrough;
+	default:
+		rights |= AR_ACCESSED;
+	}
+	return usable ? rights : (rights & AR_DPL) | AR_UNUSABLE;
 }
 
+/* The fields of a segment are as far apart as the segments' numbers. */
 static void put_segments(const struct xmmu_segments *s)
 {
-	for (int i = 0; i < XMMU_SEGMENT_COUNT; i++)
-		put_segment(i, &s->seg[i]);
+	for (int i = 0; i < XMMU_SEGMENT_COUNT; i++) {
+		vmwrite(GUEST_ES_SELECTOR + 2 * i, s->seg[i].selector);
+		vmwrite(GUEST_ES_BASE + 2 * i, s->seg[i].base);
+		vmwrite(GUEST_ES_LIMIT + 2 * i, s->seg[i].limit);
+		vmwrite(GUEST_ES_AR_BYTES + 2 * i, segment_rights(s, i));
+	}
 	vmwrite(GUEST_GDTR_BASE, s->gdt.base);
-	vmwrite(GUEST_GDTR_LIMIT, s->gdt.limit);
+	vmwrite(GUEST_GDTR_LIMIT, (u16)s->gdt.limit);
 	vmwrite(GUEST_IDTR_BASE, s->idt.base);
-	vmwrite(GUEST_IDTR_LIMIT, s->idt.limit);
+	vmwrite(GUEST_IDTR_LIMIT, (u16)s->idt.limit);
 }
 
 struct vmx_crs {
@@ -471,25 +541,28 @@ static void shadow_mode(struct vmx_crs *crs, const struct xmmu_table *root)
 	}
 }
 
-/* SDM vol. 3, A.7 and A.8. */
-static void fix_crs(struct vmx_crs *crs, bool free_paging)
+/* Can it be run?  Only an unrestricted guest without protection or paging of its own;
+ * shadow tables bring the paging. */
+static bool crs_ok(const struct xmmu_crs *crs, bool ept)
 {
-	u64 must, may;
+	u64 needed = vmx.unrestricted && ept ? 0 :
+		     ept ? X86_CR0_PE | X86_CR0_PG : X86_CR0_PE;
 
-	rdmsrl(MSR_IA32_VMX_CR0_FIXED0, must);
-	rdmsrl(MSR_IA32_VMX_CR0_FIXED1, may);
-	if (free_paging)
-		must &= ~(u64)(X86_CR0_PE | X86_CR0_PG);
-	crs->cr0 = (crs->cr0 | must) & may;
-	rdmsrl(MSR_IA32_VMX_CR4_FIXED0, must);
-	rdmsrl(MSR_IA32_VMX_CR4_FIXED1, may);
-	crs->cr4 = (crs->cr4 | must) & may;
+	return !(needed & ~crs->hw_cr0) && !(crs->hw_cr4 & ~vmx.cr4_may);
+}
+
+static void fix_crs(struct vmx_crs *crs)
+{
+	/* PE and PG are as they shall be: crs_ok(), shadow_mode(). */
+	crs->cr0 |= vmx.cr0_must & ~(u64)(X86_CR0_PE | X86_CR0_PG);
+	crs->cr0 &= vmx.cr0_may;
+	crs->cr4 |= vmx.cr4_must;
 }
 
 static u64 eptp(const struct xmmu_table *root)
 {
 	return __pa(root->spt) | 6 | (root->level - 1) << 3 |
-	       (vmx.ept_vpid & BIT_ULL(21) ? BIT_ULL(6) : 0);
+	       (vmx.ept_vpid & EPT_CAP_AD ? BIT_ULL(6) : 0);
 }
 
 /* @ept: the root is of that format. */
@@ -498,8 +571,8 @@ static void put_secondary(struct xmmu_vcpu *vcpu, bool ept)
 	u32 secondary = vmx.secondary;
 
 	if (!ept)
-		secondary &= ~(SECONDARY_EXEC_ENABLE_EPT | SECONDARY_EXEC_UNRESTRICTED_GUEST |
-			       SECONDARY_EXEC_ENABLE_INVPCID);
+		secondary &= ~(SECONDARY_EXEC_ENABLE_EPT |
+			       SECONDARY_EXEC_UNRESTRICTED_GUEST);
 	if (!vcpu->state.controls.tsc_ratio)
 		secondary &= ~SECONDARY_EXEC_TSC_SCALING;
 	vmwrite(SECONDARY_VM_EXEC_CONTROL, secondary);
@@ -514,11 +587,15 @@ static void put_crs(struct xmmu_vcpu *vcpu, bool ept)
 		.cr0 = from->hw_cr0, .cr3 = from->cr3,
 		.cr4 = from->hw_cr4, .efer = from->hw_efer,
 	};
+	struct vmx_vcpu *v = vcpu->hw;
 	bool long_mode;
 
+	v->ept = ept;
+	v->flush = true;
+	v->refused = !crs_ok(from, ept);
 	if (!ept)
 		shadow_mode(&crs, vcpu->root);
-	fix_crs(&crs, ept && vmx.unrestricted);
+	fix_crs(&crs);
 	long_mode = crs.efer & EFER_LMA;
 	vmwrite(GUEST_CR0, crs.cr0);
 	vmwrite(GUEST_CR3, crs.cr3);
@@ -546,55 +623,95 @@ static void put_msrs(const struct xmmu_msrs *msrs)
 static void put_controls(struct xmmu_vcpu *vcpu, bool ept)
 {
 	const struct xmmu_controls *c = &vcpu->state.controls;
-	struct vmx_vcpu *v = vcpu->hw;
-	bool cr_exits = !ept || (c->want & XMMU_WANT_CR_EXITS);
+	u32 off = ept && !(c->want & XMMU_WANT_CR_EXITS) ? SHADOW_EXITS : 0;
 
+	off |= c->want & XMMU_WANT_IRQ_WINDOW ? 0 : CPU_BASED_INTR_WINDOW_EXITING;
+	off |= c->want & XMMU_WANT_NMI_WINDOW ? 0 : CPU_BASED_NMI_WINDOW_EXITING;
+	vmwrite(CPU_BASED_VM_EXEC_CONTROL, vmx.cpu & ~off);
 	vmwrite(EXCEPTION_BITMAP, c->exceptions | ALWAYS_EXCEPTIONS);
 	vmwrite(TSC_OFFSET, c->tsc_offset);
 	if (c->tsc_ratio && (vmx.secondary & SECONDARY_EXEC_TSC_SCALING))
 		/* Ours has 32 bits of fraction, the field 48. */
 		vmwrite(TSC_MULTIPLIER, c->tsc_ratio << 16);
-	v->cpu_controls = (vmx.cpu & ~SHADOW_EXITS) | (cr_exits ? SHADOW_EXITS : 0) |
-		(c->want & XMMU_WANT_IRQ_WINDOW ? CPU_BASED_INTR_WINDOW_EXITING : 0) |
-		(c->want & XMMU_WANT_NMI_WINDOW && vmx.pin & PIN_BASED_VIRTUAL_NMIS ?
-		 CPU_BASED_NMI_WINDOW_EXITING : 0) |
-		(c->want & XMMU_WANT_STEP ? CPU_BASED_MONITOR_TRAP_FLAG : 0);
-	vmwrite(CPU_BASED_VM_EXEC_CONTROL, v->cpu_controls);
 }
+
+#define GUEST_INTR_STATE_SHADOW (GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS)
 
 static void put_events(const struct xmmu_events *events)
 {
-	vmwrite(GUEST_INTERRUPTIBILITY_INFO,
-		(events->shadow ? GUEST_INTR_STATE_STI : 0) |
+	/* That of STI needs IF: SDM vol. 3, 27.3.1.5. */
+	u32 shadow = vmread(GUEST_RFLAGS) & X86_EFLAGS_IF ? GUEST_INTR_STATE_STI
+							   : GUEST_INTR_STATE_MOV_SS;
+
+	vmwrite(GUEST_INTERRUPTIBILITY_INFO, (events->shadow ? shadow : 0) |
 		(events->nmi_blocked ? GUEST_INTR_STATE_NMI : 0));
+}
+
+/*
+ * User space has executed instructions: the shadow of the one before is over, and
+ * no trap of it is pending, but that of RFLAGS.TF in a new shadow, which an entry
+ * insists on (SDM vol. 3, 27.3.1.5).
+ */
+static void renew_shadow(u32 which, const struct xmmu_events *events)
+{
+	u32 state;
+
+	if (which & XMMU_GROUP_EVENTS)
+		put_events(events);
+	state = vmread(GUEST_INTERRUPTIBILITY_INFO);
+	if (!(which & XMMU_GROUP_EVENTS) && (state & GUEST_INTR_STATE_SHADOW)) {
+		state &= ~GUEST_INTR_STATE_SHADOW;
+		vmwrite(GUEST_INTERRUPTIBILITY_INFO, state);
+	}
+	vmwrite(GUEST_PENDING_DBG_EXCEPTIONS,
+		(state & GUEST_INTR_STATE_SHADOW) &&
+		(vmread(GUEST_RFLAGS) & X86_EFLAGS_TF) ? DR_STEP : 0);
+}
+
+/* True: to somewhere else. */
+static bool put_gprs(const struct xmmu_gprs *gprs)
+{
+	bool moved = vmread(GUEST_RIP) != gprs->rip;
+
+	vmwrite(GUEST_RIP, gprs->rip);
+	vmwrite(GUEST_RSP, gprs->gpr[4]);
+	vmwrite(GUEST_RFLAGS, gprs->rflags);
+	return moved;
+}
+
+static void get_crs(struct xmmu_vcpu *vcpu);
+
+/* The kind of root decides about both groups. */
+static void put_mode(struct xmmu_vcpu *vcpu, u32 which)
+{
+	bool ept = vcpu->root->format == XMMU_FORMAT_EPT;
+
+	put_secondary(vcpu, ept);
+	put_controls(vcpu, ept);
+	if (!(which & XMMU_GROUP_CRS))
+		get_crs(vcpu);
+	put_crs(vcpu, ept);
 }
 
 static void vmx_commit(struct xmmu_vcpu *vcpu, u32 which)
 {
 	struct xmmu_run *state = &vcpu->state;
-	bool ept = vcpu->root && vcpu->root->format == XMMU_FORMAT_EPT;
+	bool moved = false;
 
 	preempt_disable();
 	vmx_load(vcpu);
-	if (which & XMMU_GROUP_GPRS) {
-		vmwrite(GUEST_RIP, state->gprs.rip);
-		vmwrite(GUEST_RSP, state->gprs.gpr[4]);
-		vmwrite(GUEST_RFLAGS, state->gprs.rflags);
-	}
+	if (which & XMMU_GROUP_GPRS)
+		moved = put_gprs(&state->gprs);
+	if (moved || (which & XMMU_GROUP_EVENTS))
+		renew_shadow(which, &state->events);
 	if (which & XMMU_GROUP_SEGMENTS)
 		put_segments(&state->segments);
 	if (which & XMMU_GROUP_DRS)
 		vmwrite(GUEST_DR7, state->drs.dr7);
 	if (which & XMMU_GROUP_MSRS)
 		put_msrs(&state->msrs);
-	if (which & XMMU_GROUP_EVENTS)
-		put_events(&state->events);
-	/* The kind of root decides about both. */
-	if (vcpu->root && (which & (XMMU_GROUP_CRS | XMMU_GROUP_CONTROLS))) {
-		put_secondary(vcpu, ept);
-		put_controls(vcpu, ept);
-		put_crs(vcpu, ept);
-	}
+	if (vcpu->root && (which & (XMMU_GROUP_CRS | XMMU_GROUP_CONTROLS)))
+		put_mode(vcpu, which);
 	preempt_enable();
 }
 
@@ -622,20 +739,13 @@ static void get_segments(struct xmmu_segments *s)
 	s->cpl = s->seg[XMMU_SS].attributes >> 5 & 3;
 }
 
-static void get_gprs(struct xmmu_gprs *gprs)
-{
-	gprs->gpr[4] = vmread(GUEST_RSP);
-	gprs->rip = vmread(GUEST_RIP);
-	gprs->rflags = vmread(GUEST_RFLAGS);
-}
-
 /* CR0, CR4 and EFER change only by exits, so user space knows them; so do CR2 and
- * CR8, which vmx_enter() exchanges. */
+ * CR8, which vmx_enter() exchanges.  CR3 is the guest's own under EPT. */
 static void get_crs(struct xmmu_vcpu *vcpu)
 {
 	struct xmmu_crs *crs = &vcpu->state.crs;
 
-	if (vcpu->root->format != XMMU_FORMAT_EPT)
+	if (!((struct vmx_vcpu *)vcpu->hw)->ept)
 		return;
 	crs->cr3 = vmread(GUEST_CR3);
 	for (int i = 0; i < 4; i++)
@@ -654,18 +764,17 @@ static void get_events(struct xmmu_events *events)
 {
 	u32 info = vmread(GUEST_INTERRUPTIBILITY_INFO);
 
-	events->shadow = !!(info & (GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS));
+	events->shadow = !!(info & GUEST_INTR_STATE_SHADOW);
 	events->nmi_blocked = !!(info & GUEST_INTR_STATE_NMI);
 }
 
+/* The general registers are there since note_exit(). */
 static void vmx_fetch(struct xmmu_vcpu *vcpu, u32 which)
 {
 	struct xmmu_run *state = &vcpu->state;
 
 	preempt_disable();
 	vmx_load(vcpu);
-	if (which & XMMU_GROUP_GPRS)
-		get_gprs(&state->gprs);
 	if (which & XMMU_GROUP_SEGMENTS)
 		get_segments(&state->segments);
 	if (which & XMMU_GROUP_CRS)
@@ -687,25 +796,24 @@ struct invalidation {
 
 #define INV_ONE_CONTEXT 1
 
-/* Combined mappings are tagged with both: SDM vol. 3, 29.4.1. */
-static void flush(struct xmmu_vcpu *vcpu)
+/* Combined mappings are tagged with both, SDM vol. 3, 29.4.1. */
+static void flush(struct xmmu_vcpu *vcpu, bool moved)
 {
 	struct vmx_vcpu *v = vcpu->hw;
 	struct invalidation by_vpid = { .what = v->vpid };
+	bool tables = vcpu->flush || moved;
 
-	if (!vcpu->flush && !vcpu->moved)
-		return;
-	if (vcpu->root->format == XMMU_FORMAT_EPT) {
+	if (tables && v->ept) {
 		struct invalidation by_ept = { .what = eptp(vcpu->root) };
 
 		WARN_ON_ONCE(VMX_INSN("invept %1, %2", "m" (by_ept),
 				      "r" ((u64)INV_ONE_CONTEXT)));
 	}
 	/* Without VPIDs every entry and exit flushes. */
-	if (vmx.secondary & SECONDARY_EXEC_ENABLE_VPID)
+	if ((tables || v->flush) && (vmx.secondary & SECONDARY_EXEC_ENABLE_VPID))
 		WARN_ON_ONCE(VMX_INSN("invvpid %1, %2", "m" (by_vpid),
 				      "r" ((u64)INV_ONE_CONTEXT)));
-	vcpu->flush = false;
+	vcpu->flush = v->flush = false;
 }
 
 static u32 encode_event(const struct xmmu_event *event)
@@ -714,48 +822,51 @@ static u32 encode_event(const struct xmmu_event *event)
 		[XMMU_EVENT_INTERRUPT] = INTR_TYPE_EXT_INTR,
 		[XMMU_EVENT_NMI] = INTR_TYPE_NMI_INTR,
 		[XMMU_EVENT_EXCEPTION] = INTR_TYPE_HARD_EXCEPTION,
-		[XMMU_EVENT_SOFT] = INTR_TYPE_SOFT_INTR,
 	};
-	u32 kind;
 
 	if (event->type == XMMU_EVENT_NONE || event->type >= ARRAY_SIZE(type))
 		return 0;
-	kind = type[event->type];
-	if (event->type == XMMU_EVENT_EXCEPTION &&
-	    (event->vector == X86_TRAP_BP || event->vector == X86_TRAP_OF))
-		kind = INTR_TYPE_SOFT_EXCEPTION;
-	return INTR_INFO_VALID_MASK | kind | event->vector |
-	       (event->has_error ? INTR_INFO_DELIVER_CODE_MASK : 0);
+	/* There are no error codes in real mode. */
+	return INTR_INFO_VALID_MASK | type[event->type] | event->vector |
+	       (event->has_error && (vmread(GUEST_CR0) & X86_CR0_PE) ?
+		INTR_INFO_DELIVER_CODE_MASK : 0);
+}
+
+static void set_nmi_blocking(bool on)
+{
+	u32 state = vmread(GUEST_INTERRUPTIBILITY_INFO);
+
+	vmwrite(GUEST_INTERRUPTIBILITY_INFO, on ? state | GUEST_INTR_STATE_NMI
+						: state & ~GUEST_INTR_STATE_NMI);
 }
 
 static void inject(struct xmmu_vcpu *vcpu)
 {
 	struct xmmu_event *event = &vcpu->state.events.inject;
+	struct vmx_vcpu *v = vcpu->hw;
 
 	vmwrite(VM_ENTRY_INTR_INFO_FIELD, encode_event(event));
 	vmwrite(VM_ENTRY_EXCEPTION_ERROR_CODE, event->error);
-	vmwrite(VM_ENTRY_INSTRUCTION_LEN, event->length);
+	/* The entry blocks the next one; it does not take one that is blocked. */
+	if (event->type == XMMU_EVENT_NMI)
+		set_nmi_blocking(false);
+	v->injected = *event;
 	*event = (struct xmmu_event) { };
 }
 
-/* SDM vol. 3, 27.2.2: the host as it is now, on this CPU, in this task. */
-static void save_host(void)
+/* What is the same for all tasks of a CPU. */
+static void save_host_cpu(int cpu)
 {
 	struct desc_ptr idt;
 	u64 value;
 
 	store_idt(&idt);
+	vmwrite(HOST_IDTR_BASE, idt.address);
+	vmwrite(HOST_GDTR_BASE, (unsigned long)get_cpu_gdt_ro(cpu));
+	vmwrite(HOST_TR_BASE, (unsigned long)&get_cpu_entry_area(cpu)->tss.x86_tss);
 	vmwrite(HOST_CR0, read_cr0());
-	vmwrite(HOST_CR3, __read_cr3());
-	vmwrite(HOST_CR4, __read_cr4());
-	rdmsrl(MSR_FS_BASE, value);
-	vmwrite(HOST_FS_BASE, value);
 	rdmsrl(MSR_GS_BASE, value);
 	vmwrite(HOST_GS_BASE, value);
-	vmwrite(HOST_TR_BASE,
-		(unsigned long)&get_cpu_entry_area(smp_processor_id())->tss.x86_tss);
-	vmwrite(HOST_GDTR_BASE, (unsigned long)get_current_gdt_ro());
-	vmwrite(HOST_IDTR_BASE, idt.address);
 	rdmsrl(MSR_IA32_SYSENTER_CS, value);
 	vmwrite(HOST_IA32_SYSENTER_CS, value);
 	rdmsrl(MSR_IA32_SYSENTER_ESP, value);
@@ -766,6 +877,21 @@ static void save_host(void)
 	vmwrite(HOST_IA32_PAT, value);
 	rdmsrl(MSR_EFER, value);
 	vmwrite(HOST_IA32_EFER, value);
+}
+
+/* SDM vol. 3, 27.2.2: the host as it is now, on this CPU, in this task. */
+static void save_host(struct vmx_vcpu *v)
+{
+	int cpu = smp_processor_id();
+	u64 value;
+
+	if (v->host_cpu != cpu)
+		save_host_cpu(cpu);
+	v->host_cpu = cpu;
+	vmwrite(HOST_CR3, __read_cr3());
+	vmwrite(HOST_CR4, __read_cr4());
+	rdmsrl(MSR_FS_BASE, value);
+	vmwrite(HOST_FS_BASE, value);
 }
 
 /* MSRs that the VMCS does not hold. */
@@ -783,8 +909,8 @@ static const struct swapped swapped[] = {
 	{ MSR_TSC_AUX, offsetof(struct xmmu_msrs, tsc_aux) },
 };
 
-/* Give each MSR the guest's value, or take it and give back the host's.  A value
- * that the CPU refuses is the guest's own loss. */
+/* Give each MSR the guest's value, or take it and give back the host's.  In place of
+ * a value that the CPU refuses the guest has 0, not what the host had there. */
 static void swap_msrs(struct xmmu_vcpu *vcpu, u64 host[], bool in)
 {
 	for (int i = 0; i < ARRAY_SIZE(swapped); i++) {
@@ -793,13 +919,15 @@ static void swap_msrs(struct xmmu_vcpu *vcpu, u64 host[], bool in)
 		if (swapped[i].msr == MSR_TSC_AUX && !boot_cpu_has(X86_FEATURE_RDTSCP))
 			continue;
 		rdmsrl(swapped[i].msr, *(in ? &host[i] : guest));
-		wrmsrl_safe(swapped[i].msr, *(in ? guest : &host[i]));
+		if (wrmsrl_safe(swapped[i].msr, *(in ? guest : &host[i])))
+			wrmsrl(swapped[i].msr, 0);
 	}
 }
 
 /* What an exit leaves otherwise than it found it. */
 struct host_segments {
 	u16 ds, es, fs, gs, ldt;
+	u64 debugctl;
 };
 
 static void save_host_segments(struct host_segments *host)
@@ -809,34 +937,64 @@ static void save_host_segments(struct host_segments *host)
 	savesegment(fs, host->fs);
 	savesegment(gs, host->gs);
 	store_ldt(host->ldt);
+	rdmsrl(MSR_IA32_DEBUGCTLMSR, host->debugctl);
 }
 
 static void restore_host_segments(const struct host_segments *host)
 {
 	u64 base;
 
-	/* Loading FS sets its base from the table; the base is the task's. */
-	rdmsrl(MSR_FS_BASE, base);
 	if (host->ds | host->es) {
 		loadsegment(ds, host->ds);
 		loadsegment(es, host->es);
 	}
+	/* Loading FS or GS sets its base from the table; the base is the task's. */
 	if (host->fs) {
+		rdmsrl(MSR_FS_BASE, base);
 		loadsegment(fs, host->fs);
 		wrmsrl(MSR_FS_BASE, base);
 	}
-	if (host->gs)
+	if (host->gs) {
+		rdmsrl(MSR_KERNEL_GS_BASE, base);
 		load_gs_index(host->gs);
+		wrmsrl(MSR_KERNEL_GS_BASE, base);
+	}
 	if (host->ldt)
 		asm volatile("lldt %0" :: "m" (host->ldt));
 	/* The limits of GDTR and TR are now the largest, or the smallest. */
 	load_fixmap_gdt(smp_processor_id());
 	invalidate_tss_limit();
+	if (host->debugctl)
+		wrmsrl(MSR_IA32_DEBUGCTLMSR, host->debugctl);
 }
 
-static void note_exit(struct vmx_vcpu *v)
+static bool is_event(const struct vmx_exit *exit, u32 type, u8 vector)
 {
-	struct vmx_exit *exit = &v->exit;
+	return (u16)exit->reason == EXIT_REASON_EXCEPTION_NMI &&
+	       (exit->intr_info & INTR_INFO_INTR_TYPE_MASK) == type &&
+	       (exit->intr_info & INTR_INFO_VECTOR_MASK) == vector;
+}
+
+/*
+ * An IRET that faulted has ended the blocking of NMIs too early, and is executed again:
+ * SDM vol. 3, 28.2.3.
+ */
+#define NMI_UNBLOCKED BIT(12)
+
+static void block_nmis_again(const struct vmx_exit *exit)
+{
+	u64 info = (u16)exit->reason == EXIT_REASON_EPT_VIOLATION ? exit->qualification :
+		   (u16)exit->reason == EXIT_REASON_EXCEPTION_NMI ? exit->intr_info : 0;
+
+	if ((info & NMI_UNBLOCKED) && !(exit->vectoring & VECTORING_INFO_VALID_MASK) &&
+	    !is_event(exit, INTR_TYPE_HARD_EXCEPTION, X86_TRAP_DF))
+		set_nmi_blocking(true);
+}
+
+static void note_exit(struct xmmu_vcpu *vcpu)
+{
+	struct vmx_exit *exit = &((struct vmx_vcpu *)vcpu->hw)->exit;
+	struct xmmu_gprs *gprs = &vcpu->state.gprs;
 
 	exit->reason = vmread(VM_EXIT_REASON);
 	exit->length = vmread(VM_EXIT_INSTRUCTION_LEN);
@@ -848,13 +1006,10 @@ static void note_exit(struct vmx_vcpu *v)
 	exit->gva = vmread(GUEST_LINEAR_ADDRESS);
 	if (vmx.ept)
 		exit->gpa = vmread(GUEST_PHYSICAL_ADDRESS);
-}
-
-static bool is_event(const struct vmx_exit *exit, u32 type, u8 vector)
-{
-	return (u16)exit->reason == EXIT_REASON_EXCEPTION_NMI &&
-	       (exit->intr_info & INTR_INFO_INTR_TYPE_MASK) == type &&
-	       (exit->intr_info & INTR_INFO_VECTOR_MASK) == vector;
+	gprs->rip = vmread(GUEST_RIP);
+	gprs->gpr[4] = vmread(GUEST_RSP);
+	gprs->rflags = vmread(GUEST_RFLAGS);
+	block_nmis_again(exit);
 }
 
 /* An NMI or a machine check is handled on the CPU that met it; interrupts wait. */
@@ -870,32 +1025,50 @@ static void serve_host(const struct vmx_exit *exit)
 	}
 }
 
+/*
+ * What the guest could find in the CPU by speculation.  L1TF: it writes entries that
+ * are not present, and reads what the first-level cache has at that address; with
+ * shadow tables it cannot.  The others: what passed through the buffers.
+ */
+static void clear_secrets(bool ept)
+{
+	static const u16 selector = __KERNEL_DS;
+
+	if (ept && boot_cpu_has_bug(X86_BUG_L1TF) && boot_cpu_has(X86_FEATURE_FLUSH_L1D))
+		wrmsrl(MSR_IA32_FLUSH_CMD, L1D_FLUSH);
+	if (boot_cpu_has_bug(X86_BUG_MDS) || boot_cpu_has_bug(X86_BUG_TAA) ||
+	    boot_cpu_has_bug(X86_BUG_MMIO_STALE_DATA))
+		asm volatile("verw %0" :: "m" (selector) : "cc");
+}
+
+/* DR6 is user space's: MOV DR and #DB exit without touching it. */
 static void vmx_enter(struct xmmu_vcpu *vcpu)
 {
 	struct vmx_vcpu *v = vcpu->hw;
 	u64 host_msrs[ARRAY_SIZE(swapped)];
 	struct host_segments segments;
 
-	flush(vcpu);
 	inject(vcpu);
-	save_host();
+	v->exit = (struct vmx_exit) { .failed = v->refused };
+	if (v->refused)
+		return;
+	flush(vcpu, v->host_cpu != smp_processor_id());
+	save_host(v);
 	save_host_segments(&segments);
 	swap_msrs(vcpu, host_msrs, true);
 	write_cr2(vcpu->state.crs.cr2);
-	set_debugreg(vcpu->state.drs.dr6, 6);
+	clear_secrets(v->ept);
 
 	v->exit.failed = xmmu_vmx_run(vcpu->state.gprs.gpr, v->launched);
 
 	vcpu->state.crs.cr2 = native_read_cr2();
-	get_debugreg(vcpu->state.drs.dr6, 6);
-	set_debugreg(DR6_RESERVED, 6);
 	swap_msrs(vcpu, host_msrs, false);
 	if (v->exit.failed) {
 		v->exit.error = vmread(VM_INSTRUCTION_ERROR);
 		return;
 	}
 	restore_host_segments(&segments);
-	note_exit(v);
+	note_exit(vcpu);
 	/* An entry that failed on the guest's state has not launched the VMCS. */
 	if (!(v->exit.reason & VMX_EXIT_REASONS_FAILED_VMENTRY))
 		v->launched = true;
@@ -915,7 +1088,6 @@ static void decode_pending(struct xmmu_vcpu *vcpu)
 	event->vector = from->vectoring & VECTORING_INFO_VECTOR_MASK;
 	event->has_error = !!(from->vectoring & VECTORING_INFO_DELIVER_CODE_MASK);
 	event->error = from->vectoring_error;
-	event->length = from->length;
 	switch (from->vectoring & VECTORING_INFO_TYPE_MASK) {
 	case INTR_TYPE_EXT_INTR:
 		event->type = XMMU_EVENT_INTERRUPT;
@@ -923,11 +1095,12 @@ static void decode_pending(struct xmmu_vcpu *vcpu)
 	case INTR_TYPE_NMI_INTR:
 		event->type = XMMU_EVENT_NMI;
 		break;
-	case INTR_TYPE_SOFT_INTR:
-		event->type = XMMU_EVENT_SOFT;
-		break;
-	default:
+	case INTR_TYPE_HARD_EXCEPTION:
 		event->type = XMMU_EVENT_EXCEPTION;
+		break;
+	default:		/* INT n, INT1, INT3, INTO: RIP is at the instruction */
+		event->type = XMMU_EVENT_SOFT;
+		event->length = from->length;
 	}
 }
 
@@ -965,6 +1138,8 @@ static bool explain_exception(struct xmmu_vcpu *vcpu)
 	if ((from->intr_info & INTR_INFO_INTR_TYPE_MASK) == INTR_TYPE_NMI_INTR)
 		return false;		/* served by vmx_enter() */
 	exit->reason = XMMU_EXIT_EXCEPTION;
+	if ((from->intr_info & INTR_INFO_INTR_TYPE_MASK) != INTR_TYPE_HARD_EXCEPTION)
+		exit->length = from->length;
 	exit->exception.vector = from->intr_info & INTR_INFO_VECTOR_MASK;
 	exit->exception.has_error = !!(from->intr_info & INTR_INFO_DELIVER_CODE_MASK);
 	exit->exception.error = from->intr_error;
@@ -987,6 +1162,7 @@ static void explain_io(struct xmmu_exit *exit, const struct vmx_exit *from)
 	u64 qual = from->qualification;
 
 	exit->reason = XMMU_EXIT_IO;
+	exit->length = from->length;
 	exit->io.port = qual >> 16;
 	exit->io.size = (qual & 7) + 1;
 	exit->io.in = !!(qual & BIT(3));
@@ -1001,6 +1177,7 @@ static void explain_cr(struct xmmu_exit *exit, const struct vmx_exit *from,
 	u32 type = from->qualification >> 4 & 3;
 
 	exit->reason = XMMU_EXIT_CR;
+	exit->length = from->length;
 	exit->reg.number = from->qualification & 15;
 	exit->reg.write = type != 1;
 	exit->reg.decoded = type < 2;
@@ -1012,6 +1189,7 @@ static void explain_dr(struct xmmu_exit *exit, const struct vmx_exit *from,
 		       const struct xmmu_vcpu *vcpu)
 {
 	exit->reason = XMMU_EXIT_DR;
+	exit->length = from->length;
 	exit->reg.number = from->qualification & 7;
 	exit->reg.write = !(from->qualification & BIT(4));
 	exit->reg.decoded = true;
@@ -1025,6 +1203,7 @@ static void explain_msr(struct xmmu_exit *exit, const struct vmx_exit *from,
 	const u64 *gpr = vcpu->state.gprs.gpr;
 
 	exit->reason = XMMU_EXIT_MSR;
+	exit->length = from->length;
 	exit->reg.number = gpr[1];
 	exit->reg.write = (u16)from->reason == EXIT_REASON_MSR_WRITE;
 	exit->reg.value = (u32)gpr[0] | gpr[2] << 32;
@@ -1045,15 +1224,24 @@ static void explain_plain(struct xmmu_exit *exit, const struct vmx_exit *from)
 	if (code < ARRAY_SIZE(plain) && plain[code])
 		exit->reason = plain[code];
 	else
-		/* Of the rest those with a length are instructions. */
-		exit->reason = from->length ? XMMU_EXIT_INSTRUCTION : XMMU_EXIT_UNKNOWN;
+		/* Of the rest, with the controls that we use, all are instructions. */
+		exit->reason = code > EXIT_REASON_NMI_WINDOW ? XMMU_EXIT_INSTRUCTION
+							      : XMMU_EXIT_UNKNOWN;
+	if (code > EXIT_REASON_NMI_WINDOW)
+		exit->length = from->length;
 }
 
-static bool cannot_run(struct xmmu_exit *exit, const struct vmx_exit *from)
+/* The entry was refused, by us or by the CPU. */
+static bool cannot_run(struct xmmu_vcpu *vcpu)
 {
+	const struct vmx_vcpu *v = vcpu->hw;
+	struct xmmu_exit *exit = &vcpu->state.exit;
+
+	vcpu->state.events.pending = v->injected;
 	exit->reason = XMMU_EXIT_INVALID;
-	exit->hardware = from->failed ? from->error : from->reason;
-	return true;
+	exit->hardware = v->exit.failed ? v->exit.error : v->exit.reason;
+	/* A machine check in its course, which vmx_enter() has served: try again. */
+	return v->exit.failed || (u16)v->exit.reason != EXIT_REASON_MCE_DURING_VMENTRY;
 }
 
 static bool vmx_explain(struct xmmu_vcpu *vcpu)
@@ -1063,10 +1251,9 @@ static bool vmx_explain(struct xmmu_vcpu *vcpu)
 	struct xmmu_exit *exit = &vcpu->state.exit;
 
 	if (from->failed || (from->reason & VMX_EXIT_REASONS_FAILED_VMENTRY))
-		return cannot_run(exit, from);
+		return cannot_run(vcpu);
 	decode_pending(vcpu);
 	exit->hardware = from->reason;
-	exit->length = from->length;
 	switch ((u16)from->reason) {
 	case EXIT_REASON_EXTERNAL_INTERRUPT:
 		return false;		/* served by the host */
@@ -1091,13 +1278,9 @@ static bool vmx_explain(struct xmmu_vcpu *vcpu)
 		return true;
 	case EXIT_REASON_INVLPG:
 		exit->reason = XMMU_EXIT_INVLPG;
+		exit->length = from->length;
 		exit->reg.decoded = true;
 		exit->reg.value = from->qualification;
-		return true;
-	case EXIT_REASON_MONITOR_TRAP_FLAG:
-		exit->reason = XMMU_EXIT_EXCEPTION;
-		exit->exception.vector = X86_TRAP_DB;
-		exit->exception.dr6 = DR_STEP;
 		return true;
 	default:
 		explain_plain(exit, from);
