@@ -43,24 +43,22 @@ static const u32 leaf_access[XMMU_FORMAT_COUNT] = {
 	[XMMU_FORMAT_LONG] = XMMU_ACCESS_READ | XMMU_ACCESS_WRITE | XMMU_ACCESS_EXEC |
 			     XMMU_ACCESS_USER | XMMU_ACCESS_GLOBAL | XMMU_ENTRY_AD |
 			     ACCESS_PKEY,
-	[XMMU_FORMAT_PAE]  = XMMU_ACCESS_READ | XMMU_ACCESS_WRITE | XMMU_ACCESS_EXEC |
-			     XMMU_ACCESS_USER | XMMU_ACCESS_GLOBAL | XMMU_ENTRY_AD,
+	/* A PDPTE of PAE paging is no leaf. */
+	[XMMU_FORMAT_PAE]  = 0,
 };
 
 u32 xmmu_format_entries(u8 format, u8 level)
 {
 	if (format >= XMMU_FORMAT_COUNT || level < 1 || level > 5)
 		return 0;
-	if (format != XMMU_FORMAT_PAE)
-		return XMMU_ENTRIES;
-	if (level > 3)
-		return 0;
-	return level == 3 ? 4 : XMMU_ENTRIES;
+	if (format == XMMU_FORMAT_PAE)
+		return level == 3 ? 4 : 0;
+	return XMMU_ENTRIES;
 }
 
 static bool leaf_fits(u8 format, u8 level, u32 access)
 {
-	if (level > (format == XMMU_FORMAT_PAE ? 2 : 3) ||
+	if (level > 3 || (level == 3 && !(xmmu_hw_features() & XMMU_FEATURE_1G)) ||
 	    (access & ~leaf_access[format]))
 		return false;
 	if (access & XMMU_ACCESS_READ)
@@ -104,12 +102,12 @@ bool xmmu_encode_leaf(u8 format, u8 level, u32 access, u64 pa, u64 *entry)
 	return true;
 }
 
-u64 xmmu_encode_link(u8 format, u8 level, u64 pa)
+u64 xmmu_encode_link(u8 format, u64 pa)
 {
 	if (format == XMMU_FORMAT_EPT)
 		return pa | EPT_R | EPT_W | EPT_X;
 	/* In a PDPTE of PAE paging all but P and the address is reserved. */
-	if (format == XMMU_FORMAT_PAE && level == 3)
+	if (format == XMMU_FORMAT_PAE)
 		return __sme_set(pa) | PTE_P;
 	return __sme_set(pa) | PTE_P | PTE_W | PTE_U | PTE_A;
 }

@@ -11,6 +11,7 @@
 #include <linux/cpuhotplug.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
+#include <linux/sched.h>
 #include <linux/smp.h>
 #include <linux/syscore_ops.h>
 #include "xmmu.h"
@@ -20,14 +21,12 @@ const struct xmmu_hw *xmmu_hw;
 static DEFINE_MUTEX(hardware_lock);
 static unsigned int users;		/* hardware_lock */
 static enum cpuhp_state hotplug_state;	/* hardware_lock; valid while users */
+static u32 features;			/* const after load */
 static DEFINE_PER_CPU(bool, is_on);
 
 u32 xmmu_hw_features(void)
 {
-	struct xmmu_caps caps = { };
-
-	xmmu_hw->get_caps(&caps);
-	return caps.features;
+	return features;
 }
 
 /* ---- One CPU --------------------------------------------------------------------------- */
@@ -79,6 +78,30 @@ static int cpu_goes(unsigned int cpu)
 	return 0;
 }
 
+bool xmmu_cpu_is_on(void)
+{
+	return __this_cpu_read(is_on);
+}
+
+/*
+ * A task can be on a CPU that goes for a moment after cpu_goes(), before the
+ * scheduler moves it.  On a machine that goes down there is no other CPU to move to.
+ */
+void xmmu_cpu_get(void)
+{
+	preempt_disable();
+	while (!xmmu_cpu_is_on()) {
+		preempt_enable();
+		schedule_timeout_uninterruptible(1);
+		preempt_disable();
+	}
+}
+
+void xmmu_cpu_put(void)
+{
+	preempt_enable();
+}
+
 /* ---- Suspend: only the boot CPU is left, its interrupts are off --------------------------- */
 
 static int suspend(void)
@@ -94,10 +117,22 @@ static void resume(void)
 		WARN_ON(cpu_on());
 }
 
+static void off_here(void *unused)
+{
+	cpu_off();
+}
+
+/* Going down, or to another kernel: no CPU may be left in a state in which it does
+ * not take INIT (VMX) or keeps interrupts back (SVM). */
+static void shutdown(void)
+{
+	on_each_cpu(off_here, NULL, true);
+}
+
 static struct syscore_ops syscore_ops = {
 	.suspend = suspend,
 	.resume = resume,
-	.shutdown = cpu_off,
+	.shutdown = shutdown,
 };
 
 /* ---- All CPUs ------------------------------------------------------------------------------- */
@@ -159,6 +194,7 @@ static void ask_busy(void *busy)
 int xmmu_hardware_init(void)
 {
 	static const struct xmmu_hw *const all[] = { &xmmu_svm, &xmmu_vmx };
+	struct xmmu_caps caps = { };
 	bool busy = false;
 	int ret = -ENODEV;
 
@@ -180,5 +216,7 @@ int xmmu_hardware_init(void)
 		       xmmu_hw->name);
 		return -EBUSY;
 	}
+	xmmu_hw->get_caps(&caps);
+	features = caps.features;
 	return 0;
 }

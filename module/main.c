@@ -62,6 +62,7 @@ static int __init xmmu_init(void)
 
 	if (ret)
 		return ret;
+	xmmu_vcpu_init();
 	ret = misc_register(&device);
 	if (!ret)
 		pr_info("xmmu: ready (%s)\n", xmmu_hw->name);

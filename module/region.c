@@ -10,24 +10,38 @@
  * back while an entry maps it, but then every entry of every table of the VM that
  * maps the page would have to be found here, where no reverse map is kept; and
  * user space would have to learn that its tables have changed.  User space knows
- * when it gives memory away (balloon, discard) and clears the entries first.
+ * when it gives memory away (balloon, discard) and clears the entries first.  Only
+ * the end of the address space is listened to (vm.c): no pin outlives it.
  *
  * All of it under vm->lock.
  */
+#include <linux/capability.h>
 #include <linux/mm.h>
+#include <linux/nospec.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
 #include <asm/io.h>
 #include "xmmu.h"
 
+/* Pages that are pinned at a time. */
+#define CHUNK		64U
+
 static bool region_ok(const struct xmmu_region *region)
 {
-	u64 size = region->pages << PAGE_SHIFT;
+	u64 pages = region->pages;
 
 	return region->id < XMMU_MAX_REGIONS && !(region->flags & ~XMMU_REGION_RO) &&
-	       PAGE_ALIGNED(region->addr) && region->pages <= (TASK_SIZE_MAX >> PAGE_SHIFT) &&
-	       access_ok((void __user *)(unsigned long)region->addr, size);
+	       PAGE_ALIGNED(region->addr) && pages <= XMMU_MAX_PAGES &&
+	       pages <= TASK_SIZE_MAX >> PAGE_SHIFT &&
+	       access_ok((void __user *)(unsigned long)region->addr, pages << PAGE_SHIFT);
+}
+
+static void region_free(struct xmmu_memory *memory)
+{
+	vfree(memory->frame);
+	kfree(memory);
 }
 
 static int region_new(struct xmmu_vm *vm, const struct xmmu_region *region)
@@ -43,16 +57,15 @@ static int region_new(struct xmmu_vm *vm, const struct xmmu_region *region)
 	memory->flags = region->flags;
 	memory->addr = region->addr;
 	memory->pages = region->pages;
+	/* How much it is was user space's choice: no warning when it is too much. */
 	memory->frame = __vmalloc(array_size(region->pages, sizeof(*memory->frame)),
-				  GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+				  GFP_KERNEL_ACCOUNT | __GFP_ZERO | __GFP_NOWARN);
 	ret = memory->frame ? 0 : -ENOMEM;
 	if (!ret)
 		ret = xa_err(xa_store(&vm->regions, region->id, memory,
 				      GFP_KERNEL_ACCOUNT));
-	if (ret) {
-		vfree(memory->frame);
-		kfree(memory);
-	}
+	if (ret)
+		region_free(memory);
 	return ret;
 }
 
@@ -65,8 +78,7 @@ static int region_forget(struct xmmu_vm *vm, u32 id)
 	if (memory->mapped)
 		return -EBUSY;
 	xa_erase(&vm->regions, id);
-	vfree(memory->frame);
-	kfree(memory);
+	region_free(memory);
 	return 0;
 }
 
@@ -80,77 +92,124 @@ int xmmu_region_set(struct xmmu_vm *vm, const struct xmmu_region *region)
 
 /* ---- Pins ----------------------------------------------------------------------- */
 
-static void unpin(struct xmmu_vm *vm, struct xmmu_memory *memory, u64 page)
+/* The count that long-term pins of other drivers are in too (VmPin). */
+static int charge(struct xmmu_vm *vm, u32 pages)
 {
-	struct xmmu_frame *frame = &memory->frame[page];
+	u64 limit = rlimit(RLIMIT_MEMLOCK) >> PAGE_SHIFT;
 
-	unpin_user_pages_dirty_lock(&frame->page, 1, frame->dirty);
-	*frame = (struct xmmu_frame) { };
-	memory->mapped--;
-	account_locked_vm(vm->mm, 1, false);
+	if (atomic64_add_return(pages, &vm->mm->pinned_vm) <= limit ||
+	    capable(CAP_IPC_LOCK))
+		return 0;
+	atomic64_sub(pages, &vm->mm->pinned_vm);
+	return -ENOMEM;
 }
 
-static int pin(struct xmmu_vm *vm, struct xmmu_memory *memory, u64 page)
+static void unpin(struct xmmu_vm *vm, struct xmmu_memory *memory, u64 page)
 {
-	struct xmmu_frame *frame = &memory->frame[page];
+	struct page *p = pfn_to_page(memory->frame[page].pfn);
+
+	/* It was pinned for writing, so user space's own entry has made it dirty, and
+	 * what the guest wrote since may be newer than a copy in swap. */
+	unpin_user_pages_dirty_lock(&p, 1, !(memory->flags & XMMU_REGION_RO));
+	memory->mapped--;
+	atomic64_dec(&vm->mm->pinned_vm);
+}
+
+/* Pin @count <= CHUNK pages; their entries are not counted yet. */
+static int pin(struct xmmu_vm *vm, struct xmmu_memory *memory, u64 page, u32 count)
+{
 	unsigned int flags = FOLL_LONGTERM;
-	int ret;
+	struct page *pages[CHUNK];
+	int ret, got;
 
 	/* Also for reading, so that the page stays the one that user space sees when
 	 * it writes: a private mapping's page is copied now and not later. */
 	if (!(memory->flags & XMMU_REGION_RO))
 		flags |= FOLL_WRITE;
-	ret = account_locked_vm(vm->mm, 1, true);
+	ret = charge(vm, count);
 	if (ret)
 		return ret;
-	ret = pin_user_pages_fast(memory->addr + (page << PAGE_SHIFT), 1, flags,
-				  &frame->page);
-	if (ret != 1) {
-		frame->page = NULL;
-		account_locked_vm(vm->mm, 1, false);
-		return ret < 0 ? ret : -EFAULT;
+	got = pin_user_pages_fast(memory->addr + (page << PAGE_SHIFT), count, flags, pages);
+	if (got != count) {
+		if (got > 0)
+			unpin_user_pages(pages, got);
+		atomic64_sub(count, &vm->mm->pinned_vm);
+		return got < 0 ? got : -EFAULT;
 	}
-	memory->mapped++;
+	for (u32 i = 0; i < count; i++)
+		memory->frame[page + i].pfn = page_to_pfn(pages[i]);
+	memory->mapped += count;
 	return 0;
 }
 
-static void uncount(struct xmmu_vm *vm, struct xmmu_memory *memory, u64 page,
-		    u64 count, bool dirty)
+static void uncount(struct xmmu_vm *vm, struct xmmu_memory *memory, u64 page, u64 count)
 {
 	for (u64 i = page; i < page + count; i++) {
-		memory->frame[i].dirty |= dirty;
 		if (!--memory->frame[i].count)
 			unpin(vm, memory, i);
+		if (!(i % XMMU_ENTRIES))
+			cond_resched();
 	}
+}
+
+/*
+ * Count one more entry for up to @count pages, as far as they are all pinned or all
+ * not.  How many they were, or -errno.
+ */
+static int count_some(struct xmmu_vm *vm, struct xmmu_memory *memory, u64 page, u64 count)
+{
+	struct xmmu_frame *frame = &memory->frame[page];
+	bool fresh = !frame->count;
+	u32 n = 0;
+	int ret;
+
+	while (n < count && n < CHUNK && !frame[n].count == fresh) {
+		if (frame[n].count == XMMU_MAX_COUNT)
+			return -EOVERFLOW;
+		n++;
+	}
+	if (fresh) {
+		ret = pin(vm, memory, page, n);
+		if (ret)
+			return ret;
+	}
+	for (u32 i = 0; i < n; i++)
+		frame[i].count++;
+	return n;
+}
+
+/* Are the first @count pages of a leaf of @size where they have to be? */
+static bool contiguous(const struct xmmu_frame *frame, u64 from, u64 count, u64 size)
+{
+	if (frame->pfn & (size - 1))
+		return false;
+	for (u64 i = from; i < count; i++)
+		if (frame[i].pfn != frame->pfn + i)
+			return false;
+	return true;
 }
 
 static int count_up(struct xmmu_vm *vm, struct xmmu_memory *memory, u64 page, u64 count)
 {
-	for (u64 i = page; i < page + count; i++) {
-		struct xmmu_frame *frame = &memory->frame[i];
-		int ret = frame->count ? 0 : pin(vm, memory, i);
+	u64 done = 0;
+	int ret = 0;
 
-		if (!ret && frame->count == U32_MAX)
-			ret = -EOVERFLOW;
-		if (ret) {
-			uncount(vm, memory, page, i - page, false);
-			return ret;
+	while (done < count && ret >= 0) {
+		ret = count_some(vm, memory, page + done, count - done);
+		if (ret > 0) {
+			u64 from = done;
+
+			done += ret;
+			if (!contiguous(&memory->frame[page], from, done, count))
+				ret = -EINVAL;
+			else if (fatal_signal_pending(current))
+				ret = -EINTR;
 		}
-		frame->count++;
+		cond_resched();
 	}
-	return 0;
-}
-
-static bool contiguous(const struct xmmu_memory *memory, u64 page, u64 count)
-{
-	unsigned long first = page_to_pfn(memory->frame[page].page);
-
-	if (first & (count - 1))
-		return false;
-	for (u64 i = 1; i < count; i++)
-		if (page_to_pfn(memory->frame[page + i].page) != first + i)
-			return false;
-	return true;
+	if (ret < 0)
+		uncount(vm, memory, page, done);
+	return min(ret, 0);
 }
 
 int xmmu_region_map(struct xmmu_vm *vm, u32 id, u64 page, u64 count, bool write,
@@ -165,20 +224,16 @@ int xmmu_region_map(struct xmmu_vm *vm, u32 id, u64 page, u64 count, bool write,
 	if (page >= memory->pages || count > memory->pages - page ||
 	    (write && (memory->flags & XMMU_REGION_RO)))
 		return -EINVAL;
+	page = array_index_nospec(page, memory->pages);
 	ret = count_up(vm, memory, page, count);
-	if (ret)
-		return ret;
-	if (!contiguous(memory, page, count)) {
-		uncount(vm, memory, page, count, false);
-		return -EINVAL;
-	}
-	*pa = page_to_phys(memory->frame[page].page);
-	return 0;
+	if (!ret)
+		*pa = PFN_PHYS(memory->frame[page].pfn);
+	return ret;
 }
 
-void xmmu_region_unmap(struct xmmu_vm *vm, u32 id, u64 page, u64 count, bool dirty)
+void xmmu_region_unmap(struct xmmu_vm *vm, u32 id, u64 page, u64 count)
 {
-	uncount(vm, xa_load(&vm->regions, id), page, count, dirty);
+	uncount(vm, xa_load(&vm->regions, id), page, count);
 }
 
 /* The tables are gone, and with them the last entries. */
@@ -189,8 +244,7 @@ void xmmu_regions_free(struct xmmu_vm *vm)
 
 	xa_for_each(&vm->regions, id, memory) {
 		WARN_ON_ONCE(memory->mapped);
-		vfree(memory->frame);
-		kfree(memory);
+		region_free(memory);
 	}
 	xa_destroy(&vm->regions);
 }

@@ -24,7 +24,6 @@
 #define IOPM_PAGES	3
 /* 8.32 fixed point: AMD APM vol. 2, 15.30.5. */
 #define TSC_RATIO_ONE	BIT_ULL(32)
-#define TSC_RATIO_MAX	(BIT_ULL(40) - 1)
 #define TLB_KEEP	0
 #define TLB_FLUSH_ALL	1
 
@@ -33,9 +32,7 @@ void xmmu_svm_run(u64 gpr[16], u64 guest_vmcb_pa, u64 host_vmcb_pa);
 struct svm_vcpu {
 	struct vmcb *vmcb;
 	u64 asid_generation;
-	u64 iret_rip;
-	bool iret_stepping;	/* past the IRET that ends the blocking of NMIs */
-	bool nmi_blocked;
+	bool nmi_blocked;	/* until an IRET, which exits */
 };
 
 /* ---- Host: probe, set-up, each CPU --------------------------------------------------------- */
@@ -44,6 +41,7 @@ struct svm_cpu {
 	void *hsave;		/* VM_HSAVE_PA */
 	struct vmcb *host;	/* for VMSAVE and VMLOAD of the host's state */
 	u64 asid_generation;	/* starts at 1 */
+	u64 tsc_aux;
 	u32 next_asid;
 };
 
@@ -152,6 +150,9 @@ static int svm_cpu_on(void)
 	rdmsrl(MSR_EFER, efer);
 	wrmsrl(MSR_EFER, efer | EFER_SVME);
 	wrmsrl(MSR_VM_HSAVE_PA, __sme_set(__pa(c->hsave)));
+	/* The number of the CPU: the kernel never changes it. */
+	if (boot_cpu_has(X86_FEATURE_RDTSCP))
+		rdmsrl(MSR_TSC_AUX, c->tsc_aux);
 	/* A TLB of unknown content: the first vCPU here flushes all of it. */
 	c->asid_generation++;
 	c->next_asid = svm_asids;
@@ -201,7 +202,8 @@ static bool svm_root_ok(const struct xmmu_table *table)
 	case XMMU_FORMAT_LONG:
 		return table->level >= 4 && table->level <= host_levels();
 	case XMMU_FORMAT_PAE:
-		return table->level == 3;
+		/* CR3 has no room for the bit of memory encryption. */
+		return !__sme_set(0);
 	default:
 		return false;
 	}
@@ -221,14 +223,13 @@ static const u8 always_intercepted[] = {
 	INTERCEPT_CR0_WRITE, INTERCEPT_CR4_WRITE, INTERCEPT_CR8_WRITE,
 	INTERCEPT_INTR, INTERCEPT_NMI, INTERCEPT_SMI, INTERCEPT_INIT,
 	INTERCEPT_RDPMC, INTERCEPT_CPUID, INTERCEPT_RSM, INTERCEPT_INVD,
-	INTERCEPT_HLT, INTERCEPT_INVLPGA, INTERCEPT_IOIO_PROT, INTERCEPT_MSR_PROT,
+	INTERCEPT_HLT, INTERCEPT_ICEBP, INTERCEPT_INVLPGA, INTERCEPT_IOIO_PROT, INTERCEPT_MSR_PROT,
 	INTERCEPT_TASK_SWITCH, INTERCEPT_FERR_FREEZE, INTERCEPT_SHUTDOWN,
 	INTERCEPT_VMRUN, INTERCEPT_VMMCALL, INTERCEPT_VMLOAD, INTERCEPT_VMSAVE,
 	INTERCEPT_STGI, INTERCEPT_CLGI, INTERCEPT_SKINIT, INTERCEPT_WBINVD,
 	INTERCEPT_MONITOR, INTERCEPT_MWAIT, INTERCEPT_MWAIT_COND, INTERCEPT_XSETBV,
-	INTERCEPT_RDPRU,
-	/* INVPCID and the broadcast forms of INVLPG */
-	INTERCEPT_INVLPGB, INTERCEPT_INVLPGB_ILLEGAL, INTERCEPT_INVLPGB + 2,
+	INTERCEPT_RDPRU, INTERCEPT_INVLPGB, INTERCEPT_INVLPGB_ILLEGAL,
+	INTERCEPT_MCOMMIT, INTERCEPT_TLBSYNC,
 };
 
 /*
@@ -320,8 +321,10 @@ static void put_crs(struct xmmu_vcpu *vcpu)
 	struct vmcb_save_area *save = &vmcb->save;
 	bool nested = vcpu->root->format == XMMU_FORMAT_NPT;
 
-	save->cr0 = crs->hw_cr0;
-	save->cr4 = crs->hw_cr4;
+	/* CD would slow down the host's own accesses as well. */
+	save->cr0 = crs->hw_cr0 & ~(X86_CR0_CD | X86_CR0_NW);
+	/* A machine check without it would reset the host. */
+	save->cr4 = crs->hw_cr4 | (__read_cr4() & X86_CR4_MCE);
 	save->efer = crs->hw_efer | EFER_SVME;
 	save->cr2 = crs->cr2;
 	vmcb->control.int_ctl = (vmcb->control.int_ctl & ~V_TPR_MASK) | (crs->cr8 & 15);
@@ -358,12 +361,10 @@ static void put_controls(struct xmmu_vcpu *vcpu)
 
 	vmcb->control.intercepts[INTERCEPT_EXCEPTION] = c->exceptions | ALWAYS_EXCEPTIONS;
 	vmcb->control.tsc_offset = c->tsc_offset;
-	if (!boot_cpu_has(X86_FEATURE_TSCRATEMSR) || c->tsc_ratio > TSC_RATIO_MAX)
-		vcpu->state.controls.tsc_ratio = 0;
 	intercept(vmcb, INTERCEPT_CR3_READ, cr_exits);
 	intercept(vmcb, INTERCEPT_CR3_WRITE, cr_exits);
 	intercept(vmcb, INTERCEPT_INVLPG, cr_exits);
-	intercept(vmcb, INTERCEPT_INVLPGB + 2, cr_exits);
+	intercept(vmcb, INTERCEPT_INVPCID, cr_exits);
 	intercept(vmcb, INTERCEPT_VINTR, c->want & XMMU_WANT_IRQ_WINDOW);
 }
 
@@ -392,7 +393,7 @@ static void svm_commit(struct xmmu_vcpu *vcpu, u32 which)
 		svm->nmi_blocked = state->events.nmi_blocked;
 	}
 	/* The kind of root decides about both. */
-	if (vcpu->root && (which & (XMMU_GROUP_CRS | XMMU_GROUP_CONTROLS))) {
+	if (which & (XMMU_GROUP_CRS | XMMU_GROUP_CONTROLS)) {
 		put_controls(vcpu);
 		put_crs(vcpu);
 	}
@@ -496,7 +497,7 @@ static void choose_asid(struct xmmu_vcpu *vcpu)
 	struct vmcb_control_area *control = &svm->vmcb->control;
 
 	control->tlb_ctl = TLB_KEEP;
-	if (!vcpu->flush && !vcpu->moved && svm->asid_generation == c->asid_generation)
+	if (!vcpu->flush && svm->asid_generation == c->asid_generation)
 		return;
 	if (c->next_asid >= svm_asids) {
 		c->asid_generation++;
@@ -508,16 +509,23 @@ static void choose_asid(struct xmmu_vcpu *vcpu)
 	vcpu->flush = false;
 }
 
+/* The CPU did not take the VMCB, and perhaps did not look at TLB_CONTROL: whoever
+ * runs here next begins a new generation. */
+static void distrust_asids(struct xmmu_vcpu *vcpu)
+{
+	this_cpu_ptr(&svm_cpu)->next_asid = svm_asids;
+	vcpu->flush = true;
+}
+
 static u32 encode_event(const struct xmmu_event *event)
 {
 	static const u32 type[] = {
 		[XMMU_EVENT_INTERRUPT] = SVM_EVTINJ_TYPE_INTR,
 		[XMMU_EVENT_NMI] = SVM_EVTINJ_TYPE_NMI,
 		[XMMU_EVENT_EXCEPTION] = SVM_EVTINJ_TYPE_EXEPT,
-		[XMMU_EVENT_SOFT] = SVM_EVTINJ_TYPE_SOFT,
 	};
 
-	if (event->type == XMMU_EVENT_NONE || event->type >= ARRAY_SIZE(type))
+	if (event->type == XMMU_EVENT_NONE)
 		return 0;
 	return SVM_EVTINJ_VALID | type[event->type] | event->vector |
 	       (event->has_error ? SVM_EVTINJ_VALID_ERR : 0);
@@ -546,35 +554,28 @@ static void watch_windows(struct xmmu_vcpu *vcpu)
 	control->int_ctl &= ~(V_IRQ_MASK | V_INTR_PRIO_MASK | V_IGN_TPR_MASK);
 	if (want & XMMU_WANT_IRQ_WINDOW)
 		control->int_ctl |= V_IRQ_MASK | V_INTR_PRIO_MASK | V_IGN_TPR_MASK;
-	intercept(svm->vmcb, INTERCEPT_IRET, svm->nmi_blocked && !svm->iret_stepping);
-}
-
-static void step(struct xmmu_vcpu *vcpu)
-{
-	struct svm_vcpu *svm = vcpu->hw;
-
-	if (svm->iret_stepping || (vcpu->state.controls.want & XMMU_WANT_STEP))
-		svm->vmcb->save.rflags |= X86_EFLAGS_TF;
+	intercept(svm->vmcb, INTERCEPT_IRET, svm->nmi_blocked);
 }
 
 /* MSRs that neither VMRUN nor VMLOAD exchanges. */
 static void run_with_guest_msrs(struct xmmu_vcpu *vcpu)
 {
 	struct svm_vcpu *svm = vcpu->hw;
-	u64 ratio = vcpu->state.controls.tsc_ratio, tsc_aux = 0;
+	struct svm_cpu *c = this_cpu_ptr(&svm_cpu);
+	u64 ratio = vcpu->state.controls.tsc_ratio;
+	u32 tsc_aux = vcpu->state.msrs.tsc_aux;
+	bool other_aux = boot_cpu_has(X86_FEATURE_RDTSCP) && tsc_aux != c->tsc_aux;
 
-	if (boot_cpu_has(X86_FEATURE_RDTSCP)) {
-		rdmsrl(MSR_TSC_AUX, tsc_aux);
-		wrmsrl(MSR_TSC_AUX, (u32)vcpu->state.msrs.tsc_aux);
-	}
+	if (other_aux)
+		wrmsrl(MSR_TSC_AUX, tsc_aux);
 	if (ratio)
 		wrmsrl(MSR_AMD64_TSC_RATIO, ratio);
 	xmmu_svm_run(vcpu->state.gprs.gpr, __sme_set(__pa(svm->vmcb)),
-		     __sme_set(__pa(this_cpu_ptr(&svm_cpu)->host)));
+		     __sme_set(__pa(c->host)));
 	if (ratio)
 		wrmsrl(MSR_AMD64_TSC_RATIO, TSC_RATIO_ONE);
-	if (boot_cpu_has(X86_FEATURE_RDTSCP))
-		wrmsrl(MSR_TSC_AUX, tsc_aux);
+	if (other_aux)
+		wrmsrl(MSR_TSC_AUX, c->tsc_aux);
 }
 
 /* A VMCB is loaded nowhere between two runs. */
@@ -589,11 +590,15 @@ static void svm_enter(struct xmmu_vcpu *vcpu)
 	choose_asid(vcpu);
 	inject(vcpu);
 	watch_windows(vcpu);
-	step(vcpu);
 	svm->vmcb->control.clean = 0;
 	run_with_guest_msrs(vcpu);
 	/* The microcode does not clear it. */
 	svm->vmcb->control.event_inj = 0;
+	/* Nor does it give the host its DR6 back. */
+	if (svm->vmcb->save.dr6 != DR6_RESERVED)
+		set_debugreg(DR6_RESERVED, 6);
+	if (svm->vmcb->control.exit_code == SVM_EXIT_ERR)
+		distrust_asids(vcpu);
 	/* A machine check is handled on the CPU that met it. */
 	if (svm->vmcb->control.exit_code == SVM_EXIT_EXCP_BASE + X86_TRAP_MC) {
 		struct pt_regs regs = { .cs = 3, .flags = X86_EFLAGS_IF };
@@ -625,7 +630,9 @@ static void decode_pending(struct xmmu_vcpu *vcpu)
 		event->type = XMMU_EVENT_NMI;
 		break;
 	case SVM_EXITINTINFO_TYPE_EXEPT:
-		event->type = XMMU_EVENT_EXCEPTION;
+		/* INT3 and INTO count as exceptions. */
+		event->type = event->vector == X86_TRAP_BP || event->vector == X86_TRAP_OF ?
+			      XMMU_EVENT_SOFT : XMMU_EVENT_EXCEPTION;
 		break;
 	default:
 		event->type = XMMU_EVENT_SOFT;
@@ -667,17 +674,37 @@ static void explain_io(struct xmmu_exit *exit, const struct vmcb *vmcb)
 	exit->io.size = info >> 4 & 7;
 }
 
-static void explain_reg(struct xmmu_exit *exit, const struct vmcb_control_area *control,
-			enum xmmu_exit_reason reason, u32 number, bool write)
+/* Of the instruction that was intercepted; @plain: what it has without prefixes. */
+static u32 length(const struct vmcb *vmcb, u32 plain)
 {
+	u64 known = vmcb->control.next_rip - vmcb->save.rip;
+
+	return boot_cpu_has(X86_FEATURE_NRIPS) && known && known < 16 ? known : plain;
+}
+
+static u64 read_gpr(const struct xmmu_vcpu *vcpu, unsigned int number)
+{
+	const struct vmcb_save_area *save = &((struct svm_vcpu *)vcpu->hw)->vmcb->save;
+
+	return number == 0 ? save->rax : number == 4 ? save->rsp :
+	       vcpu->state.gprs.gpr[number];
+}
+
+static void explain_reg(struct xmmu_vcpu *vcpu, enum xmmu_exit_reason reason, u32 code)
+{
+	u64 info = ((struct svm_vcpu *)vcpu->hw)->vmcb->control.exit_info_1;
+	struct xmmu_exit *exit = &vcpu->state.exit;
+
 	exit->reason = reason;
-	exit->reg.number = number;
-	exit->reg.write = write;
+	exit->reg.number = code & 15;
+	exit->reg.write = code >> 4 & 1;
+	exit->length = length(((struct svm_vcpu *)vcpu->hw)->vmcb, 0);
 	/* Of MOV; not of CLTS, LMSW and SMSW: AMD APM vol. 2, 15.8.1. */
 	if (boot_cpu_has(X86_FEATURE_DECODEASSISTS) &&
-	    (reason == XMMU_EXIT_DR || control->exit_info_1 & BIT_ULL(63))) {
+	    (reason == XMMU_EXIT_DR || info & BIT_ULL(63))) {
 		exit->reg.decoded = true;
-		exit->reg.gpr = control->exit_info_1 & 15;
+		exit->reg.gpr = info & 15;
+		exit->reg.value = read_gpr(vcpu, info & 15);
 	}
 }
 
@@ -687,41 +714,18 @@ static void explain_msr(struct xmmu_exit *exit, const struct xmmu_vcpu *vcpu,
 	const u64 *gpr = vcpu->state.gprs.gpr;
 
 	exit->reason = XMMU_EXIT_MSR;
-	exit->length = 2;
+	exit->length = length(vmcb, 2);
 	exit->reg.number = gpr[1];
 	exit->reg.write = vmcb->control.exit_info_1;
 	exit->reg.value = (u32)vmcb->save.rax | gpr[2] << 32;
 }
 
-static void explain_invlpg(struct xmmu_exit *exit, const struct vmcb_control_area *control)
+static void explain_invlpg(struct xmmu_exit *exit, const struct vmcb *vmcb)
 {
 	exit->reason = XMMU_EXIT_INVLPG;
+	exit->length = length(vmcb, 0);
 	exit->reg.decoded = boot_cpu_has(X86_FEATURE_DECODEASSISTS);
-	exit->reg.value = control->exit_info_1;
-}
-
-/*
- * The IRET that ends the blocking of NMIs has not been executed yet when it is
- * intercepted.  One step further it has.
- */
-static bool explain_iret(struct xmmu_vcpu *vcpu)
-{
-	struct svm_vcpu *svm = vcpu->hw;
-
-	svm->iret_stepping = true;
-	svm->iret_rip = svm->vmcb->save.rip;
-	return false;
-}
-
-static bool after_iret(struct xmmu_vcpu *vcpu)
-{
-	struct svm_vcpu *svm = vcpu->hw;
-
-	svm->iret_stepping = false;
-	svm->nmi_blocked = false;
-	svm->vmcb->save.dr6 &= ~(u64)DR_STEP;
-	vcpu->state.exit.reason = XMMU_EXIT_NMI_WINDOW;
-	return vcpu->state.controls.want & XMMU_WANT_NMI_WINDOW;
+	exit->reg.value = vmcb->control.exit_info_1;
 }
 
 static bool explain_exception(struct xmmu_vcpu *vcpu)
@@ -737,8 +741,6 @@ static bool explain_exception(struct xmmu_vcpu *vcpu)
 	case X86_TRAP_MC:
 		return false;		/* served by svm_enter() */
 	case X86_TRAP_DB:
-		if (svm->iret_stepping && vmcb->save.rip != svm->iret_rip)
-			return after_iret(vcpu);
 		exit->exception.dr6 = vmcb->save.dr6;
 		break;
 	case X86_TRAP_PF:
@@ -752,7 +754,7 @@ static bool explain_exception(struct xmmu_vcpu *vcpu)
 	return true;
 }
 
-static void explain_plain(struct xmmu_exit *exit, u32 code)
+static void explain_plain(struct xmmu_exit *exit, const struct vmcb *vmcb, u32 code)
 {
 	static const struct {
 		u32 code;
@@ -770,10 +772,11 @@ static void explain_plain(struct xmmu_exit *exit, u32 code)
 	/* Of the rest all are instructions; what is none is beyond this table. */
 	exit->reason = code > SVM_EXIT_INTR && code < 0xc0 ? XMMU_EXIT_INSTRUCTION
 							    : XMMU_EXIT_UNKNOWN;
+	exit->length = length(vmcb, 0);
 	for (int i = 0; i < ARRAY_SIZE(plain); i++) {
 		if (plain[i].code == code) {
 			exit->reason = plain[i].reason;
-			exit->length = plain[i].length;
+			exit->length = length(vmcb, plain[i].length);
 		}
 	}
 }
@@ -791,23 +794,16 @@ static bool svm_explain(struct xmmu_vcpu *vcpu)
 	case SVM_EXIT_INTR:
 	case SVM_EXIT_NMI:
 	case SVM_EXIT_SMI:
+	case SVM_EXIT_INIT:
 		return false;		/* served by the host */
-	case SVM_EXIT_IRET:
-		return explain_iret(vcpu);
 	case SVM_EXIT_NPF:
 		explain_npf(exit, &vmcb->control);
 		return true;
-	case SVM_EXIT_READ_CR0 ... SVM_EXIT_READ_CR0 + 15:
-		explain_reg(exit, &vmcb->control, XMMU_EXIT_CR, code & 15, false);
+	case SVM_EXIT_READ_CR0 ... SVM_EXIT_WRITE_CR0 + 15:
+		explain_reg(vcpu, XMMU_EXIT_CR, code);
 		return true;
-	case SVM_EXIT_WRITE_CR0 ... SVM_EXIT_WRITE_CR0 + 15:
-		explain_reg(exit, &vmcb->control, XMMU_EXIT_CR, code & 15, true);
-		return true;
-	case SVM_EXIT_READ_DR0 ... SVM_EXIT_READ_DR0 + 15:
-		explain_reg(exit, &vmcb->control, XMMU_EXIT_DR, code & 15, false);
-		return true;
-	case SVM_EXIT_WRITE_DR0 ... SVM_EXIT_WRITE_DR0 + 15:
-		explain_reg(exit, &vmcb->control, XMMU_EXIT_DR, code & 15, true);
+	case SVM_EXIT_READ_DR0 ... SVM_EXIT_WRITE_DR0 + 15:
+		explain_reg(vcpu, XMMU_EXIT_DR, code);
 		return true;
 	case SVM_EXIT_EXCP_BASE ... SVM_EXIT_EXCP_BASE + 31:
 		return explain_exception(vcpu);
@@ -818,10 +814,10 @@ static bool svm_explain(struct xmmu_vcpu *vcpu)
 		explain_msr(exit, vcpu, vmcb);
 		return true;
 	case SVM_EXIT_INVLPG:
-		explain_invlpg(exit, &vmcb->control);
+		explain_invlpg(exit, vmcb);
 		return true;
 	default:
-		explain_plain(exit, code);
+		explain_plain(exit, vmcb, code);
 		return true;
 	}
 }

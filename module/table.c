@@ -17,6 +17,8 @@
  * and what it found is told to user space.
  */
 #include <linux/gfp.h>
+#include <linux/nospec.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <asm/io.h>
 #include "xmmu.h"
@@ -29,7 +31,6 @@ struct batch {
 	struct gone {
 		struct xmmu_table *table;	/* freed; else a leaf: */
 		u32 region;
-		bool dirty;
 		u64 page, pages;
 	} *gone;
 };
@@ -51,7 +52,7 @@ static struct xmmu_table *table_alloc(u32 id, u8 format, u8 level)
 	if (!table)
 		return NULL;
 	/* CR3 has 32 bits in PAE paging. */
-	if (format == XMMU_FORMAT_PAE && level == 3)
+	if (format == XMMU_FORMAT_PAE)
 		gfp |= GFP_DMA32;
 	table->id = id;
 	table->format = format;
@@ -63,8 +64,6 @@ static struct xmmu_table *table_alloc(u32 id, u8 format, u8 level)
 		table_destroy(table);
 		return NULL;
 	}
-	for (int i = 0; i < XMMU_ENTRIES; i++)
-		table->meaning[i].op = XMMU_OP_CLEAR;
 	return table;
 }
 
@@ -75,7 +74,8 @@ static int op_new(struct batch *batch, struct xmmu_entry *entry)
 	int ret;
 
 	if (entry->table >= XMMU_MAX_TABLES || entry->access >= XMMU_FORMAT_COUNT ||
-	    entry->index > 5 || !xmmu_format_entries(entry->access, entry->index))
+	    entry->index > 5 || entry->target || entry->page ||
+	    !xmmu_format_entries(entry->access, entry->index))
 		return -EINVAL;
 	if (xa_load(&vm->tables, entry->table))
 		return -EEXIST;
@@ -106,12 +106,10 @@ static int op_free(struct batch *batch, struct xmmu_entry *entry)
 
 /* The entry was cleared or replaced: remember what it meant. */
 static void let_go(struct batch *batch, const struct xmmu_table *table,
-		   const struct xmmu_meaning *old, u64 value)
+		   const struct xmmu_meaning *old)
 {
-	u32 access = xmmu_decode_access(table->format, value);
-
 	batch->flush = true;
-	if (old->op == XMMU_OP_LINK) {
+	if (old->kind == XMMU_MEANS_TABLE) {
 		struct xmmu_table *child = xa_load(&batch->vm->tables, old->target);
 
 		child->users--;
@@ -121,8 +119,6 @@ static void let_go(struct batch *batch, const struct xmmu_table *table,
 		.region = old->target,
 		.page = old->page,
 		.pages = xmmu_level_pages(table->level),
-		/* Without A and D in the second dimension nobody knows better. */
-		.dirty = access & (XMMU_ACCESS_WRITE | XMMU_ACCESS_DIRTY),
 	};
 }
 
@@ -135,20 +131,18 @@ static void replace(struct batch *batch, struct xmmu_table *table,
 	u64 was = xchg(&table->spt[entry->index], value);
 
 	*meaning = new;
-	table->present += (new.op != XMMU_OP_CLEAR) - (old.op != XMMU_OP_CLEAR);
+	table->present += !!new.kind - !!old.kind;
 	entry->was = 0;
-	if (old.op != XMMU_OP_CLEAR) {
+	if (old.kind) {
 		entry->was = xmmu_decode_access(table->format, was);
-		let_go(batch, table, &old, was);
+		let_go(batch, table, &old);
 	}
 }
 
 static int op_leaf(struct batch *batch, struct xmmu_table *table,
 		   struct xmmu_entry *entry)
 {
-	struct xmmu_meaning new = {
-		.op = XMMU_OP_LEAF, .target = entry->target, .page = entry->page,
-	};
+	struct xmmu_meaning new = { .kind = XMMU_MEANS_MEMORY };
 	u64 pages = xmmu_level_pages(table->level), value, pa;
 	int ret;
 
@@ -158,6 +152,9 @@ static int op_leaf(struct batch *batch, struct xmmu_table *table,
 			      entry->access & XMMU_ACCESS_WRITE, &pa);
 	if (ret)
 		return ret;
+	/* They are in range now, so that they fit. */
+	new.target = entry->target;
+	new.page = entry->page;
 	xmmu_encode_leaf(table->format, table->level, entry->access, pa, &value);
 	replace(batch, table, entry, new, value);
 	return 0;
@@ -167,52 +164,56 @@ static int op_link(struct batch *batch, struct xmmu_table *table,
 		   struct xmmu_entry *entry)
 {
 	struct xmmu_table *child = xa_load(&batch->vm->tables, entry->target);
-	struct xmmu_meaning new = { .op = XMMU_OP_LINK, .target = entry->target };
+	struct xmmu_meaning new = { .kind = XMMU_MEANS_TABLE };
+	u8 format = table->format == XMMU_FORMAT_PAE ? XMMU_FORMAT_LONG : table->format;
 
 	if (!child)
 		return -ENOENT;
-	if (child->format != table->format || child->level != table->level - 1 ||
-	    entry->access)
+	if (child->format != format || child->level != table->level - 1 ||
+	    entry->access || entry->page)
 		return -EINVAL;
+	new.target = child->id;
 	child->users++;
 	replace(batch, table, entry, new,
-		xmmu_encode_link(table->format, table->level, __pa(child->spt)));
+		xmmu_encode_link(table->format, __pa(child->spt)));
 	return 0;
 }
 
 static int op_clear(struct batch *batch, struct xmmu_table *table,
 		    struct xmmu_entry *entry)
 {
-	replace(batch, table, entry, (struct xmmu_meaning) { .op = XMMU_OP_CLEAR }, 0);
+	replace(batch, table, entry, (struct xmmu_meaning) { }, 0);
 	return 0;
+}
+
+/* Less than before, for somebody; another protection key counts as less. */
+static bool loses(u32 was, u32 is)
+{
+	u32 keys = 15U << XMMU_ACCESS_PKEY_SHIFT;
+
+	return (was & ~is & ~keys & ~XMMU_ENTRY_AD) || ((was ^ is) & keys);
 }
 
 static int op_access(struct batch *batch, struct xmmu_table *table,
 		     struct xmmu_entry *entry)
 {
-	struct xmmu_meaning *meaning = &table->meaning[entry->index];
-	struct xmmu_memory *memory;
-	u64 *spte = &table->spt[entry->index], old = READ_ONCE(*spte), value;
+	const struct xmmu_meaning *meaning = &table->meaning[entry->index];
+	u64 *spte = &table->spt[entry->index], old = READ_ONCE(*spte), rights, pa;
 	u64 ad = xmmu_encode_ad(table->format, XMMU_ENTRY_AD);
+	const struct xmmu_memory *memory;
 
-	if (meaning->op != XMMU_OP_LEAF)
+	if (meaning->kind != XMMU_MEANS_MEMORY)
 		return -ENOENT;
 	memory = xa_load(&batch->vm->regions, meaning->target);
-	if ((entry->access & XMMU_ACCESS_WRITE) && (memory->flags & XMMU_REGION_RO))
+	pa = PFN_PHYS(memory->frame[meaning->page].pfn);
+	if (((entry->access & XMMU_ACCESS_WRITE) && (memory->flags & XMMU_REGION_RO)) ||
+	    !xmmu_encode_leaf(table->format, table->level, entry->access & ~XMMU_ENTRY_AD,
+			      pa, &rights))
 		return -EINVAL;
-	do {
-		u64 pa = page_to_phys(memory->frame[meaning->page].page);
-
-		if (!xmmu_encode_leaf(table->format, table->level,
-				      entry->access & ~XMMU_ENTRY_AD, pa, &value))
-			return -EINVAL;
-		value |= old & ad;
-	} while (!try_cmpxchg64(spte, &old, value));
+	while (!try_cmpxchg64(spte, &old, rights | (old & ad)))
+		;
 	entry->was = xmmu_decode_access(table->format, old);
-	/* Written through the old rights, the page stays dirty under the new ones. */
-	if (entry->was & XMMU_ACCESS_WRITE)
-		memory->frame[meaning->page].dirty = true;
-	batch->flush |= entry->was & ~entry->access & ~XMMU_ENTRY_AD;
+	batch->flush |= loses(entry->was, entry->access);
 	return 0;
 }
 
@@ -222,7 +223,7 @@ static int op_harvest(struct batch *batch, struct xmmu_table *table,
 	u64 *spte = &table->spt[entry->index], old = READ_ONCE(*spte);
 	u64 bits = xmmu_encode_ad(table->format, entry->access);
 
-	if (table->meaning[entry->index].op != XMMU_OP_LEAF)
+	if (table->meaning[entry->index].kind != XMMU_MEANS_MEMORY)
 		return -ENOENT;
 	if (entry->access & ~XMMU_ENTRY_AD)
 		return -EINVAL;
@@ -245,6 +246,7 @@ static int (*const entry_op[])(struct batch *, struct xmmu_table *,
 static int one(struct batch *batch, struct xmmu_entry *entry)
 {
 	struct xmmu_table *table;
+	u32 entries;
 
 	if (entry->zero || entry->op >= ARRAY_SIZE(entry_op))
 		return -EINVAL;
@@ -255,8 +257,10 @@ static int one(struct batch *batch, struct xmmu_entry *entry)
 	table = xa_load(&batch->vm->tables, entry->table);
 	if (!table)
 		return -ENOENT;
-	if (entry->index >= xmmu_format_entries(table->format, table->level))
+	entries = xmmu_format_entries(table->format, table->level);
+	if (entry->index >= entries)
 		return -EINVAL;
+	entry->index = array_index_nospec(entry->index, entries);
 	return entry_op[entry->op](batch, table, entry);
 }
 
@@ -271,7 +275,7 @@ static void settle(struct batch *batch)
 			table_destroy(gone->table);
 		else
 			xmmu_region_unmap(batch->vm, gone->region, gone->page,
-					  gone->pages, gone->dirty);
+					  gone->pages);
 	}
 }
 
@@ -292,10 +296,12 @@ int xmmu_table_update(struct xmmu_vm *vm, struct xmmu_entry *entries, u32 count,
 			break;
 		++*done;
 		cond_resched();
+		if (fatal_signal_pending(current))
+			break;
 	}
 	settle(&batch);
 	kvfree(batch.gone);
-	return ret;
+	return !ret && *done < count ? -EINTR : ret;
 }
 
 /* ---- Roots and the end ------------------------------------------------------------------------ */
@@ -316,7 +322,7 @@ void xmmu_table_put_root(struct xmmu_table *table)
 	table->users--;
 }
 
-/* The last vCPU is gone: nothing has these tables loaded any more. */
+/* No vCPU can run any more: nothing has these tables loaded. */
 void xmmu_tables_free(struct xmmu_vm *vm)
 {
 	struct xmmu_table *table;
@@ -324,13 +330,11 @@ void xmmu_tables_free(struct xmmu_vm *vm)
 
 	xa_for_each(&vm->tables, id, table) {
 		for (int i = 0; i < XMMU_ENTRIES; i++) {
-			struct xmmu_meaning *meaning = &table->meaning[i];
-			u32 access = xmmu_decode_access(table->format, table->spt[i]);
+			const struct xmmu_meaning *meaning = &table->meaning[i];
 
-			if (meaning->op == XMMU_OP_LEAF)
+			if (meaning->kind == XMMU_MEANS_MEMORY)
 				xmmu_region_unmap(vm, meaning->target, meaning->page,
-						  xmmu_level_pages(table->level),
-						  access & XMMU_ACCESS_WRITE);
+						  xmmu_level_pages(table->level));
 		}
 		table_destroy(table);
 		cond_resched();

@@ -14,10 +14,14 @@
 #include <linux/fs.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include <linux/string.h>
 #include <linux/uaccess.h>
 #include <asm/debugreg.h>
 #include <asm/fpu/api.h>
 #include <asm/fpu/xcr.h>
+#include <asm/fpu/types.h>
+#include <asm/msr.h>
+#include <asm/trapnr.h>
 #include <asm/io.h>
 #include <linux/hw_breakpoint.h>
 #include "xmmu.h"
@@ -25,36 +29,54 @@
 /* x87, SSE, AVX, AVX-512 and PKRU; what takes permission first (AMX) is left out. */
 #define XCR0_OFFERED	0x2e7ULL
 #define XCR0_AVX512	0xe0ULL
+/*
+ * What a guest can have on in CR4 and EFER.  Not what has MSRs that are not exchanged
+ * (CET, PKS), and PKE only where PKRU is exchanged.
+ */
+#define CR4_OFFERED	(X86_CR4_VME | X86_CR4_PVI | X86_CR4_TSD | X86_CR4_DE | \
+			 X86_CR4_PSE | X86_CR4_PAE | X86_CR4_MCE | X86_CR4_PGE | \
+			 X86_CR4_PCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | \
+			 X86_CR4_UMIP | X86_CR4_LA57 | X86_CR4_FSGSBASE | \
+			 X86_CR4_PCIDE | X86_CR4_OSXSAVE | X86_CR4_SMEP | X86_CR4_SMAP)
+#define EFER_OFFERED	((u64)(EFER_SCE | EFER_LME | EFER_LMA | EFER_NX | EFER_FFXSR))
+/* 8.32 fixed point, the least that the CPUs' multipliers have in common. */
+#define TSC_RATIO_MAX	(BIT_ULL(40) - 1)
 #define FXSAVE_SIZE	512		/* Intel SDM vol. 1, 13.4.1 */
 #define XSAVE_MXCSR	24
 #define MXCSR_VALID	0xffffu
 
 /* ---- FPU state ------------------------------------------------------------------------ */
 
-/* 0: a CPU, or a kernel, without XSAVE; then the image is that of FXSAVE. */
-static u64 xcr0_offered(void)
-{
-	return boot_cpu_has(X86_FEATURE_XSAVE) ?
-	       xgetbv(XCR_XFEATURE_ENABLED_MASK) & XCR0_OFFERED : 0;
-}
+/* Const after load. */
+static u64 xcr0_offered;	/* 0: a CPU, or a kernel, without XSAVE; FXSAVE's image */
+static u64 host_xss;
+static u64 cr4_offered;
+static u32 xsave_size;
+static u32 run_size;		/* bytes of the mapping */
 
-/* CPUID 0D:0 EBX: the area for what XCR0 now enables; it covers the subset. */
-static u32 xsave_size(void)
+void xmmu_vcpu_init(void)
 {
-	return xcr0_offered() ? cpuid_ebx(0xd) : FXSAVE_SIZE;
-}
-
-/* Bytes of the mapping. */
-static u32 run_size(void)
-{
-	return XMMU_RUN_XSAVE_OFFSET + PAGE_ALIGN(xsave_size());
+	BUILD_BUG_ON(sizeof(struct xmmu_run) > XMMU_RUN_XSAVE_OFFSET);
+	BUILD_BUG_ON(sizeof(struct xmmu_entry) != 32);
+	BUILD_BUG_ON(sizeof(struct xmmu_exit) != 64);
+	xsave_size = FXSAVE_SIZE;
+	if (boot_cpu_has(X86_FEATURE_XSAVE)) {
+		xcr0_offered = xgetbv(XCR_XFEATURE_ENABLED_MASK) & XCR0_OFFERED;
+		/* 0D:0 EBX: the area for what XCR0 now enables; it covers the subset. */
+		xsave_size = cpuid_ebx(0xd);
+	}
+	cr4_offered = CR4_OFFERED |
+		      (boot_cpu_has(X86_FEATURE_OSPKE) ? X86_CR4_PKE : 0);
+	if (boot_cpu_has(X86_FEATURE_XSAVES))
+		rdmsrl(MSR_IA32_XSS, host_xss);
+	run_size = XMMU_RUN_XSAVE_OFFSET + PAGE_ALIGN(xsave_size);
 }
 
 void xmmu_vcpu_get_caps(struct xmmu_caps *caps)
 {
-	caps->xcr0 = xcr0_offered();
-	caps->xsave_size = xsave_size();
-	caps->run_size = run_size();
+	caps->xcr0 = xcr0_offered;
+	caps->xsave_size = xsave_size;
+	caps->run_size = run_size;
 }
 
 /* What XSETBV would accept: Intel SDM vol. 1, 13.3. */
@@ -62,9 +84,9 @@ static bool xcr0_ok(u64 xcr0)
 {
 	u64 avx512 = xcr0 & XCR0_AVX512;
 
-	if (!xcr0_offered())
+	if (!xcr0_offered)
 		return xcr0 == 1;
-	return (xcr0 & 1) && !(xcr0 & ~xcr0_offered()) &&
+	return (xcr0 & 1) && !(xcr0 & ~xcr0_offered) &&
 	       (!(xcr0 & 4) || (xcr0 & 2)) &&
 	       (!avx512 || (avx512 == XCR0_AVX512 && (xcr0 & 4)));
 }
@@ -74,17 +96,17 @@ static void take_xsave(struct xmmu_vcpu *vcpu)
 {
 	u64 *header = vcpu->xsave + FXSAVE_SIZE;
 
-	memcpy(vcpu->xsave, (void *)vcpu->run + XMMU_RUN_XSAVE_OFFSET, xsave_size());
+	memcpy(vcpu->xsave, (void *)vcpu->run + XMMU_RUN_XSAVE_OFFSET, xsave_size);
 	*(u32 *)(vcpu->xsave + XSAVE_MXCSR) &= MXCSR_VALID;
-	if (xcr0_offered()) {
+	if (xcr0_offered) {
 		memset(&header[1], 0, 56);
-		header[0] &= xcr0_offered();
+		header[0] &= xcr0_offered;
 	}
 }
 
 static void save_fpu(void *area)
 {
-	u64 mask = xcr0_offered();
+	u64 mask = xcr0_offered;
 
 	if (mask)
 		asm volatile("xsave64 (%0)" :: "r" (area), "a" ((u32)mask),
@@ -93,25 +115,37 @@ static void save_fpu(void *area)
 		asm volatile("fxsave64 (%0)" :: "r" (area) : "memory");
 }
 
-/* A value that the checks let through and the CPU does not: the guest starts with
- * what is in the registers, which kernel_fpu_begin() has initialised. */
-static void load_fpu(void *area)
+/* False: there is something in it that the CPU does not take. */
+static bool try_load_fpu(void *area)
 {
-	u64 mask = xcr0_offered();
+	u64 mask = xcr0_offered;
+	int failed = 1;
 
 	if (mask)
-		asm volatile("1: xrstor64 (%0)\n2:\n" _ASM_EXTABLE(1b, 2b)
-			     :: "r" (area), "a" ((u32)mask), "d" ((u32)(mask >> 32))
-			     : "memory");
+		asm volatile("1: xrstor64 (%1)\n xor %0, %0\n2:\n" _ASM_EXTABLE(1b, 2b)
+			     : "+r" (failed) : "r" (area), "a" ((u32)mask),
+			       "d" ((u32)(mask >> 32)) : "memory");
 	else
-		asm volatile("1: fxrstor64 (%0)\n2:\n" _ASM_EXTABLE(1b, 2b)
-			     :: "r" (area) : "memory");
+		asm volatile("1: fxrstor64 (%1)\n xor %0, %0\n2:\n" _ASM_EXTABLE(1b, 2b)
+			     : "+r" (failed) : "r" (area) : "memory");
+	return !failed;
+}
+
+/* The registers hold what some task left there, so they must be loaded. */
+static void load_fpu(void *area)
+{
+	if (try_load_fpu(area))
+		return;
+	memset(area, 0, xsave_size);
+	*(u16 *)area = 0x37f;		/* FCW at reset */
+	*(u32 *)(area + XSAVE_MXCSR) = MXCSR_DEFAULT;
+	try_load_fpu(area);
 }
 
 /* The guest's XCR0 in place of the host's, or back. */
 static void swap_xcr0(u64 from, u64 to)
 {
-	if (xcr0_offered() && from != to)
+	if (xcr0_offered && from != to)
 		xsetbv(XCR_XFEATURE_ENABLED_MASK, to);
 }
 
@@ -119,14 +153,19 @@ static void load_guest_fpu(struct xmmu_vcpu *vcpu)
 {
 	if (cpu_feature_enabled(X86_FEATURE_OSPKE))
 		vcpu->host_pkru = rdpkru();
-	if (xcr0_offered())
+	if (xcr0_offered)
 		vcpu->host_xcr0 = xgetbv(XCR_XFEATURE_ENABLED_MASK);
 	load_fpu(vcpu->xsave);
 	swap_xcr0(vcpu->host_xcr0, vcpu->state.crs.xcr0);
+	/* No XSAVES of the guest's shall find the host's supervisor state. */
+	if (host_xss)
+		wrmsrl(MSR_IA32_XSS, 0);
 }
 
 static void save_guest_fpu(struct xmmu_vcpu *vcpu)
 {
+	if (host_xss)
+		wrmsrl(MSR_IA32_XSS, host_xss);
 	swap_xcr0(vcpu->state.crs.xcr0, vcpu->host_xcr0);
 	save_fpu(vcpu->xsave);
 	if (cpu_feature_enabled(X86_FEATURE_OSPKE))
@@ -165,16 +204,19 @@ static void restore_host_drs(void)
 
 /*
  * From here on who takes something away interrupts this CPU (xmmu_vm_flush());
- * what was taken before is seen in the generation.
+ * what was taken before is seen in the generation.  An entry that is then given up
+ * leaves vcpu->flush to the next one.
  */
 static void announce(struct xmmu_vcpu *vcpu)
 {
 	int cpu = smp_processor_id();
 	u64 generation;
 
-	vcpu->moved = READ_ONCE(vcpu->cpu) != cpu;
-	WRITE_ONCE(vcpu->cpu, cpu);
-	WRITE_ONCE(vcpu->in_guest, true);
+	if (vcpu->cpu != cpu) {
+		WRITE_ONCE(vcpu->cpu, cpu);
+		vcpu->flush = true;
+	}
+	smp_store_release(&vcpu->in_guest, true);
 	smp_mb();
 	generation = atomic64_read(&vcpu->vm->generation);
 	if (vcpu->flushed_at != generation) {
@@ -183,9 +225,11 @@ static void announce(struct xmmu_vcpu *vcpu)
 	}
 }
 
+/* TIF_NOTIFY_RESUME: work that the kernel does on the way to user space. */
 static bool should_stop(const struct xmmu_vcpu *vcpu)
 {
-	return signal_pending(current) || READ_ONCE(vcpu->run->immediate_exit);
+	return signal_pending(current) || test_thread_flag(TIF_NOTIFY_RESUME) ||
+	       READ_ONCE(vcpu->run->immediate_exit);
 }
 
 /* False: the guest did not run. */
@@ -193,11 +237,12 @@ static bool run_once(struct xmmu_vcpu *vcpu)
 {
 	bool ran = false;
 
+	xmmu_cpu_get();
 	kernel_fpu_begin();
 	xmmu_hw->prepare(vcpu);
 	local_irq_disable();
 	announce(vcpu);
-	if (!need_resched() && !should_stop(vcpu)) {
+	if (xmmu_cpu_is_on() && !need_resched() && !should_stop(vcpu)) {
 		load_guest_fpu(vcpu);
 		load_guest_drs(vcpu);
 		xmmu_hw->enter(vcpu);
@@ -209,13 +254,19 @@ static bool run_once(struct xmmu_vcpu *vcpu)
 	/* The interrupt that ended the run is served here. */
 	local_irq_enable();
 	kernel_fpu_end();
+	xmmu_cpu_put();
 	return ran;
 }
 
-/* An event that an exit cut off goes in again when user space need not know. */
+/*
+ * An event that an exit cut off goes in again when user space need not know.  The
+ * guest is still at the instruction that made a software interrupt: that goes again
+ * by itself.
+ */
 static void retry_event(struct xmmu_events *events)
 {
-	if (events->pending.type != XMMU_EVENT_NONE)
+	if (events->pending.type != XMMU_EVENT_NONE &&
+	    events->pending.type != XMMU_EVENT_SOFT)
 		events->inject = events->pending;
 }
 
@@ -261,6 +312,54 @@ static void copy_groups(void *to, const void *from, unsigned long which)
 		memcpy(to + groups[i].offset, from + groups[i].offset, groups[i].size);
 }
 
+/* What the hardware's half can rely on, whatever user space wrote. */
+static int check_events(const struct xmmu_events *events)
+{
+	const struct xmmu_event *event = &events->inject;
+
+	if (event->type > XMMU_EVENT_EXCEPTION || memchr_inv(events->zero, 0, 6))
+		return -EINVAL;
+	if (event->type == XMMU_EVENT_EXCEPTION &&
+	    (event->vector > 31 || event->vector == X86_TRAP_NMI))
+		return -EINVAL;
+	return 0;
+}
+
+static int check_controls(const struct xmmu_controls *controls)
+{
+	u64 ratio = controls->tsc_ratio;
+
+	if (controls->want & ~XMMU_WANT_ALL || controls->zero || ratio > TSC_RATIO_MAX ||
+	    (ratio && !(xmmu_hw_features() & XMMU_FEATURE_TSC_SCALE)))
+		return -EINVAL;
+	return 0;
+}
+
+/* Bits that the CPU does not have make the run fail, and hurt nobody. */
+static int check_crs(const struct xmmu_crs *crs)
+{
+	if (!xcr0_ok(crs->xcr0) || (crs->hw_cr4 & ~cr4_offered) ||
+	    (crs->hw_efer & ~EFER_OFFERED))
+		return -EINVAL;
+	return 0;
+}
+
+static int check(const struct xmmu_run *next, u32 which)
+{
+	int ret = 0;
+
+	if (which & ~XMMU_GROUP_ALL ||
+	    (which & XMMU_GROUP_SEGMENTS && next->segments.zero))
+		return -EINVAL;
+	if (which & XMMU_GROUP_CRS)
+		ret = check_crs(&next->crs);
+	if (!ret && which & XMMU_GROUP_EVENTS)
+		ret = check_events(&next->events);
+	if (!ret && which & XMMU_GROUP_CONTROLS)
+		ret = check_controls(&next->controls);
+	return ret;
+}
+
 static int take_root(struct xmmu_vcpu *vcpu, u32 id)
 {
 	struct xmmu_vm *vm = vcpu->vm;
@@ -268,7 +367,8 @@ static int take_root(struct xmmu_vcpu *vcpu, u32 id)
 
 	if (vcpu->root && vcpu->root->id == id)
 		return 0;
-	mutex_lock(&vm->lock);
+	if (mutex_lock_killable(&vm->lock))
+		return -EINTR;
 	root = xmmu_table_get_root(vm, id);
 	if (root) {
 		if (vcpu->root)
@@ -280,29 +380,29 @@ static int take_root(struct xmmu_vcpu *vcpu, u32 id)
 	return root ? 0 : -ENOENT;
 }
 
+/* All of it or nothing. */
 static int commit(struct xmmu_vcpu *vcpu)
 {
-	struct xmmu_run *run = vcpu->run;
-	u32 which = READ_ONCE(run->commit);
+	struct xmmu_run *next = &vcpu->next;
+	u32 which = READ_ONCE(vcpu->run->commit);
 	int ret;
 
-	if (which & ~XMMU_GROUP_ALL)
-		return -EINVAL;
-	copy_groups(&vcpu->state, run, which);
-	if ((which & XMMU_GROUP_CRS) && !xcr0_ok(vcpu->state.crs.xcr0)) {
-		vcpu->state.crs.xcr0 = 1;
-		return -EINVAL;
-	}
-	if (which & XMMU_GROUP_CONTROLS) {
-		ret = take_root(vcpu, vcpu->state.controls.root);
-		if (ret)
-			return ret;
-	}
+	copy_groups(next, vcpu->run, which & XMMU_GROUP_ALL);
+	/* From here on ours is looked at, not the page again. */
+	barrier();
+	ret = check(next, which);
+	if (!ret && (which & XMMU_GROUP_CONTROLS))
+		ret = take_root(vcpu, next->controls.root);
+	else if (!ret && !vcpu->root)
+		ret = -ENOENT;
+	if (ret)
+		return ret;
+	copy_groups(&vcpu->state, next, which);
 	if (which & XMMU_GROUP_XSAVE)
 		take_xsave(vcpu);
 	xmmu_hw->commit(vcpu, which);
-	WRITE_ONCE(run->commit, 0);
-	return vcpu->root ? 0 : -ENOENT;
+	WRITE_ONCE(vcpu->run->commit, 0);
+	return 0;
 }
 
 static void publish(struct xmmu_vcpu *vcpu)
@@ -313,7 +413,7 @@ static void publish(struct xmmu_vcpu *vcpu)
 	xmmu_hw->fetch(vcpu, which);
 	copy_groups(run, &vcpu->state, which);
 	if (which & XMMU_GROUP_XSAVE)
-		memcpy((void *)run + XMMU_RUN_XSAVE_OFFSET, vcpu->xsave, xsave_size());
+		memcpy((void *)run + XMMU_RUN_XSAVE_OFFSET, vcpu->xsave, xsave_size);
 	run->exit = vcpu->state.exit;
 	WRITE_ONCE(run->valid, which);
 }
@@ -322,8 +422,8 @@ static int vcpu_run(struct xmmu_vcpu *vcpu)
 {
 	int ret;
 
-	if (mutex_lock_killable(&vcpu->lock))
-		return -EINTR;
+	if (!mutex_trylock(&vcpu->lock))
+		return -EBUSY;
 	ret = commit(vcpu);
 	if (!ret) {
 		ret = run_loop(vcpu);
@@ -352,11 +452,11 @@ static int vcpu_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	struct xmmu_vcpu *vcpu = file->private_data;
 
-	if (vma->vm_pgoff || vma->vm_end - vma->vm_start != run_size() ||
+	if (vma->vm_pgoff || vma->vm_end - vma->vm_start != run_size ||
 	    !(vma->vm_flags & VM_SHARED))
 		return -EINVAL;
 	return remap_pfn_range(vma, vma->vm_start, virt_to_phys(vcpu->run) >> PAGE_SHIFT,
-			       run_size(), vma->vm_page_prot);
+			       run_size, vma->vm_page_prot);
 }
 
 static void vcpu_free(struct xmmu_vcpu *vcpu)
@@ -372,7 +472,7 @@ static void vcpu_free(struct xmmu_vcpu *vcpu)
 	if (vcpu->hw)
 		xmmu_hw->vcpu_free(vcpu);
 	if (vcpu->run)
-		free_pages_exact(vcpu->run, run_size());
+		free_pages_exact(vcpu->run, run_size);
 	kfree(vcpu->xsave);
 	kfree(vcpu);
 }
@@ -407,9 +507,9 @@ static struct xmmu_vcpu *vcpu_alloc(struct xmmu_vm *vm, u32 index)
 	vcpu->cpu = -1;
 	vcpu->state.crs.xcr0 = 1;
 	mutex_init(&vcpu->lock);
-	vcpu->run = alloc_pages_exact(run_size(), GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+	vcpu->run = alloc_pages_exact(run_size, GFP_KERNEL_ACCOUNT | __GFP_ZERO);
 	/* kmalloc aligns a power of two to itself, and XSAVE needs 64. */
-	vcpu->xsave = kzalloc(roundup_pow_of_two(xsave_size()), GFP_KERNEL_ACCOUNT);
+	vcpu->xsave = kzalloc(roundup_pow_of_two(xsave_size), GFP_KERNEL_ACCOUNT);
 	if (!vcpu->run || !vcpu->xsave || xmmu_hw->vcpu_new(vcpu)) {
 		vcpu_free(vcpu);
 		return NULL;

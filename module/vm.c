@@ -3,7 +3,9 @@
  * xmmu: virtual machines
  *
  * Owns the life of a VM, its ioctls, and the flush of all its vCPUs.  A VM lives
- * until its file and those of its vCPUs are closed, in any order.
+ * until its file and those of its vCPUs are closed, in any order; its tables and its
+ * pins go earlier when the address space that they are of does, so that nobody keeps
+ * memory pinned by holding the files of a process that is gone.
  */
 #include <linux/anon_inodes.h>
 #include <linux/cpumask.h>
@@ -41,13 +43,9 @@ void xmmu_vm_flush(struct xmmu_vm *vm)
 	}
 	for (u32 i = 0; i < XMMU_MAX_VCPUS; i++) {
 		struct xmmu_vcpu *vcpu = vm->vcpu[i];
-		int cpu;
 
-		if (!vcpu || !READ_ONCE(vcpu->in_guest))
-			continue;
-		cpu = READ_ONCE(vcpu->cpu);
-		if (cpu >= 0)
-			cpumask_set_cpu(cpu, cpus);
+		if (vcpu && smp_load_acquire(&vcpu->in_guest))
+			cpumask_set_cpu(READ_ONCE(vcpu->cpu), cpus);
 	}
 	on_each_cpu_mask(cpus, nothing, NULL, true);
 	free_cpumask_var(cpus);
@@ -62,7 +60,8 @@ static int set_region(struct xmmu_vm *vm, void __user *arg)
 
 	if (copy_from_user(&region, arg, sizeof(region)))
 		return -EFAULT;
-	mutex_lock(&vm->lock);
+	if (mutex_lock_killable(&vm->lock))
+		return -EINTR;
 	ret = xmmu_region_set(vm, &region);
 	mutex_unlock(&vm->lock);
 	return ret;
@@ -77,9 +76,11 @@ static int do_update(struct xmmu_vm *vm, struct xmmu_update *update)
 	entries = vmemdup_user(from, array_size(update->count, sizeof(*entries)));
 	if (IS_ERR(entries))
 		return PTR_ERR(entries);
-	mutex_lock(&vm->lock);
-	ret = xmmu_table_update(vm, entries, update->count, &update->done);
-	mutex_unlock(&vm->lock);
+	ret = mutex_lock_killable(&vm->lock);
+	if (!ret) {
+		ret = xmmu_table_update(vm, entries, update->count, &update->done);
+		mutex_unlock(&vm->lock);
+	}
 	/* What was done stays done; only the news of it can be lost. */
 	if (copy_to_user(from, entries, array_size(update->done, sizeof(*entries))))
 		ret = -EFAULT;
@@ -125,13 +126,33 @@ static long vm_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 
 /* ---- Life -------------------------------------------------------------------------------- */
 
+/*
+ * The address space goes: all its threads are gone, so no vCPU runs, and none will
+ * (vcpu_ioctl()).  Called twice when the last file is closed at the same time.
+ */
+static void mm_gone(struct mmu_notifier *notifier, struct mm_struct *mm)
+{
+	struct xmmu_vm *vm = container_of(notifier, struct xmmu_vm, notifier);
+
+	mutex_lock(&vm->lock);
+	for (u32 i = 0; i < XMMU_MAX_VCPUS; i++)
+		if (vm->vcpu[i])
+			vm->vcpu[i]->root = NULL;
+	xmmu_tables_free(vm);
+	xmmu_regions_free(vm);
+	mutex_unlock(&vm->lock);
+}
+
+static const struct mmu_notifier_ops notifier_ops = {
+	.release = mm_gone,
+};
+
 static void vm_free(struct kref *ref)
 {
 	struct xmmu_vm *vm = container_of(ref, struct xmmu_vm, ref);
 
-	xmmu_tables_free(vm);
-	xmmu_regions_free(vm);
-	mmdrop(vm->mm);
+	/* Calls mm_gone(), or waits for it. */
+	mmu_notifier_unregister(&vm->notifier, vm->mm);
 	xmmu_hardware_put();
 	kfree(vm);
 }
@@ -160,6 +181,27 @@ static const struct file_operations vm_fops = {
 	.llseek = noop_llseek,
 };
 
+static struct xmmu_vm *vm_alloc(void)
+{
+	struct xmmu_vm *vm = kzalloc(sizeof(*vm), GFP_KERNEL_ACCOUNT);
+	int ret;
+
+	if (!vm)
+		return ERR_PTR(-ENOMEM);
+	kref_init(&vm->ref);
+	mutex_init(&vm->lock);
+	xa_init(&vm->regions);
+	xa_init(&vm->tables);
+	vm->mm = current->mm;
+	vm->notifier.ops = &notifier_ops;
+	ret = mmu_notifier_register(&vm->notifier, vm->mm);
+	if (ret) {
+		kfree(vm);
+		return ERR_PTR(ret);
+	}
+	return vm;
+}
+
 int xmmu_vm_create(void)
 {
 	struct xmmu_vm *vm;
@@ -168,18 +210,11 @@ int xmmu_vm_create(void)
 	ret = xmmu_hardware_get();
 	if (ret)
 		return ret;
-	vm = kzalloc(sizeof(*vm), GFP_KERNEL_ACCOUNT);
-	if (!vm) {
+	vm = vm_alloc();
+	if (IS_ERR(vm)) {
 		xmmu_hardware_put();
-		return -ENOMEM;
+		return PTR_ERR(vm);
 	}
-	kref_init(&vm->ref);
-	mutex_init(&vm->lock);
-	xa_init(&vm->regions);
-	xa_init(&vm->tables);
-	/* For the charge of pinned pages; it does not keep the address space. */
-	vm->mm = current->mm;
-	mmgrab(vm->mm);
 	ret = anon_inode_getfd("xmmu-vm", &vm_fops, vm, O_RDWR | O_CLOEXEC);
 	if (ret < 0)
 		xmmu_vm_put(vm);

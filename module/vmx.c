@@ -449,12 +449,12 @@ static int vmx_vcpu_new(struct xmmu_vcpu *vcpu)
 	if (!v->vmcs || vpid < 0)
 		return -ENOMEM;
 	*(u32 *)v->vmcs = vmx.revision;
-	preempt_disable();
+	xmmu_cpu_get();
 	pa = __pa(v->vmcs);
 	VMX_INSN("vmclear %1", "m" (pa));
 	vmx_load(vcpu);
 	init_vmcs(v);
-	preempt_enable();
+	xmmu_cpu_put();
 	return 0;
 }
 
@@ -698,7 +698,7 @@ static void vmx_commit(struct xmmu_vcpu *vcpu, u32 which)
 	struct xmmu_run *state = &vcpu->state;
 	bool moved = false;
 
-	preempt_disable();
+	xmmu_cpu_get();
 	vmx_load(vcpu);
 	if (which & XMMU_GROUP_GPRS)
 		moved = put_gprs(&state->gprs);
@@ -712,7 +712,7 @@ static void vmx_commit(struct xmmu_vcpu *vcpu, u32 which)
 		put_msrs(&state->msrs);
 	if (vcpu->root && (which & (XMMU_GROUP_CRS | XMMU_GROUP_CONTROLS)))
 		put_mode(vcpu, which);
-	preempt_enable();
+	xmmu_cpu_put();
 }
 
 /* ---- And back ------------------------------------------------------------------------------------------- */
@@ -773,7 +773,7 @@ static void vmx_fetch(struct xmmu_vcpu *vcpu, u32 which)
 {
 	struct xmmu_run *state = &vcpu->state;
 
-	preempt_disable();
+	xmmu_cpu_get();
 	vmx_load(vcpu);
 	if (which & XMMU_GROUP_SEGMENTS)
 		get_segments(&state->segments);
@@ -785,7 +785,7 @@ static void vmx_fetch(struct xmmu_vcpu *vcpu, u32 which)
 		get_msrs(&state->msrs);
 	if (which & XMMU_GROUP_EVENTS)
 		get_events(&state->events);
-	preempt_enable();
+	xmmu_cpu_put();
 }
 
 /* ---- The guest runs -------------------------------------------------------------------------------------------- */
@@ -1100,7 +1100,6 @@ static void decode_pending(struct xmmu_vcpu *vcpu)
 		break;
 	default:		/* INT n, INT1, INT3, INTO: RIP is at the instruction */
 		event->type = XMMU_EVENT_SOFT;
-		event->length = from->length;
 	}
 }
 

@@ -15,6 +15,7 @@
 #define XMMU_H
 
 #include <linux/mm.h>
+#include <linux/mmu_notifier.h>
 #include <linux/mutex.h>
 #include <linux/types.h>
 #include <linux/xarray.h>
@@ -23,6 +24,8 @@
 #define XMMU_MAX_VCPUS		256
 #define XMMU_MAX_REGIONS	1024
 #define XMMU_MAX_TABLES		(1U << 22)
+#define XMMU_MAX_PAGES		(1ULL << 40)	/* of a region */
+#define XMMU_MAX_COUNT		((1U << 24) - 1)	/* entries that map a page */
 #define XMMU_ENTRIES		512
 
 struct xmmu_vm;
@@ -73,6 +76,11 @@ int xmmu_hardware_init(void);
 /* The first user turns virtualisation on, on all CPUs; the last one off. */
 int xmmu_hardware_get(void);
 void xmmu_hardware_put(void);
+/* Stay on this CPU, or go to another one, where virtualisation is on: no preemption
+ * until xmmu_cpu_put().  Only a reboot turns it off meanwhile, by an interrupt. */
+void xmmu_cpu_get(void);
+void xmmu_cpu_put(void);
+bool xmmu_cpu_is_on(void);	/* interrupts are off */
 
 /* ---- entry.c: what entries look like ----------------------------------------- */
 
@@ -88,7 +96,7 @@ static inline u64 xmmu_level_pages(u8 level)
 u32 xmmu_format_entries(u8 format, u8 level);
 /* False: the format has no such leaf, or not these rights. */
 bool xmmu_encode_leaf(u8 format, u8 level, u32 access, u64 pa, u64 *entry);
-u64 xmmu_encode_link(u8 format, u8 level, u64 pa);
+u64 xmmu_encode_link(u8 format, u64 pa);
 /* enum xmmu_access of a present entry. */
 u32 xmmu_decode_access(u8 format, u64 entry);
 /* The bits of @format that say enum xmmu_access @ad (ACCESSED and DIRTY). */
@@ -97,9 +105,8 @@ u64 xmmu_encode_ad(u8 format, u32 ad);
 /* ---- region.c: guest memory -------------------------------------------------- */
 
 struct xmmu_frame {
-	struct page *page;
-	u32 count;		/* entries that map it; pinned while not 0 */
-	bool dirty;
+	u64 pfn : 40;		/* while it is pinned */
+	u64 count : 24;		/* entries that map it; pinned while not 0 */
 };
 
 /* A region of the guest's memory; vm->lock. */
@@ -120,16 +127,22 @@ void xmmu_regions_free(struct xmmu_vm *vm);
  */
 int xmmu_region_map(struct xmmu_vm *vm, u32 id, u64 page, u64 count, bool write,
 		    u64 *pa);
-/* One less.  @dirty: the guest may have written them. */
-void xmmu_region_unmap(struct xmmu_vm *vm, u32 id, u64 page, u64 count, bool dirty);
+/* One less. */
+void xmmu_region_unmap(struct xmmu_vm *vm, u32 id, u64 page, u64 count);
 
 /* ---- table.c: tables ----------------------------------------------------------- */
 
+enum xmmu_kind {
+	XMMU_MEANS_NOTHING,
+	XMMU_MEANS_MEMORY,
+	XMMU_MEANS_TABLE,
+};
+
 /* What an entry of ours stands for, beside what the hardware reads. */
 struct xmmu_meaning {
-	u64 page;
-	u32 target;		/* a region or a table */
-	u16 op;			/* XMMU_OP_LEAF, XMMU_OP_LINK, or XMMU_OP_CLEAR */
+	u64 page : 40;		/* below XMMU_MAX_PAGES */
+	u64 target : 22;	/* a region, or a table: below XMMU_MAX_TABLES */
+	u64 kind : 2;		/* enum xmmu_kind */
 };
 
 struct xmmu_table {
@@ -155,7 +168,8 @@ void xmmu_table_put_root(struct xmmu_table *table);
 
 struct xmmu_vm {
 	struct kref ref;	/* the file and each vCPU */
-	struct mm_struct *mm;
+	struct mm_struct *mm;	/* kept by the notifier's registration */
+	struct mmu_notifier notifier;
 	struct mutex lock;
 	struct xarray regions;
 	struct xarray tables;
@@ -163,7 +177,6 @@ struct xmmu_vm {
 	/* Counts what was taken away.  A vCPU that has not flushed since enters only
 	 * after it did. */
 	atomic64_t generation;
-	u32 table_count;
 };
 
 int xmmu_vm_create(void);
@@ -181,19 +194,20 @@ struct xmmu_vcpu {
 
 	struct xmmu_run *run;	/* shared with user space: read each field once */
 	struct xmmu_run state;	/* ours */
-	struct xmmu_table *root;
+	struct xmmu_run next;	/* a commit, until it has been checked */
+	struct xmmu_table *root;	/* changes under vm->lock too */
 	void *xsave;		/* the guest's, in a buffer that only we write */
 	u64 host_xcr0;
 	u32 host_pkru;
 
 	int cpu;		/* that it ran on last, or -1 */
-	bool moved;		/* it ran on another one before */
 	bool in_guest;		/* set before the generation is looked at */
 	u64 flushed_at;		/* generation */
-	bool flush;		/* at the next entry */
+	bool flush;		/* at the next entry; until that has happened */
 	void *hw;		/* of svm.c or vmx.c */
 };
 
+void xmmu_vcpu_init(void);
 int xmmu_vcpu_create(struct xmmu_vm *vm, unsigned long index);
 void xmmu_vcpu_get_caps(struct xmmu_caps *caps);
 

@@ -39,17 +39,20 @@ enum xmmu_format {
 	XMMU_FORMAT_NPT,	/* second dimension: AMD APM vol. 2, 15.25 */
 	XMMU_FORMAT_EPT,	/* second dimension: Intel SDM vol. 3, 29.3 */
 	XMMU_FORMAT_LONG,	/* shadow tables: 4-level and 5-level paging */
-	XMMU_FORMAT_PAE,	/* shadow tables: PAE paging; the root has 4 entries */
+	XMMU_FORMAT_PAE,	/* shadow tables: only the root of PAE paging, level 3 with
+				   4 entries; they point to tables of FORMAT_LONG */
 	XMMU_FORMAT_COUNT
 };
 
 enum xmmu_feature {
-	XMMU_FEATURE_1G		= 1 << 0,	/* 1 GiB leaves in NPT or EPT */
+	XMMU_FEATURE_1G		= 1 << 0,	/* 1 GiB leaves */
 	XMMU_FEATURE_AD		= 1 << 1,	/* A and D in NPT or EPT entries */
 	XMMU_FEATURE_EXECONLY	= 1 << 2,	/* EPT leaves that cannot be read */
 	XMMU_FEATURE_REALMODE	= 1 << 3,	/* CR0.PE=0 and PG=0 can be run */
 	XMMU_FEATURE_TSC_SCALE	= 1 << 4,	/* xmmu_controls.tsc_ratio */
-	XMMU_FEATURE_NEXT_RIP	= 1 << 5,	/* xmmu_exit.length is known */
+	/* xmmu_exit.length is known; else it is that of the instruction without
+	 * prefixes (CPUID, HLT, RDMSR, WRMSR, IN, OUT), or 0. */
+	XMMU_FEATURE_NEXT_RIP	= 1 << 5,
 };
 
 /* XMMU_GET_CAPS.  in: size; out: the first min(size, what there is) bytes. */
@@ -78,10 +81,15 @@ enum xmmu_region_flag {
 /*
  * XMMU_SET_REGION: entries may map pages of [addr, addr + pages * 4096) of the
  * caller's address space, as (id, page).  A page is pinned while an entry maps
- * it, and counts against RLIMIT_MEMLOCK.  pages = 0 forgets the region; EBUSY
- * while an entry maps a page of it.
+ * it, and counts against RLIMIT_MEMLOCK (VmPin in /proc/PID/status).  pages = 0
+ * forgets the region: EBUSY while an entry maps a page of it, ENOENT when there is
+ * none.
  *
- * EINVAL: id, flags, alignment or range; EEXIST: the id is in use.
+ * What is pinned stays the guest's until its entries are cleared, also when user
+ * space unmaps it or maps something else there; entries made later map what is
+ * there then.
+ *
+ * EINVAL: id, flags, alignment or range; EEXIST: the id is in use; ENOMEM.
  */
 struct xmmu_region {
 	__u32 id;
@@ -102,18 +110,20 @@ enum xmmu_op {
 	 * no vCPU use it as its root: EBUSY. */
 	XMMU_OP_FREE,
 	/* Entry @index of @table maps @page (and the ones behind it) of region
-	 * @target.  EFAULT: the page cannot be pinned; ENOMEM: RLIMIT_MEMLOCK;
+	 * @target.  ENOENT: there is no such region; EFAULT: the page cannot be pinned; ENOMEM: RLIMIT_MEMLOCK;
 	 * EINVAL: a large leaf whose pages are not contiguous and aligned in the
 	 * host, or rights that the region or the format does not have. */
 	XMMU_OP_LEAF,
-	/* Entry @index of @table points to table @target, of the same format and
-	 * one level less: EINVAL. */
+	/* Entry @index of @table points to table @target, of the same format (of
+	 * FORMAT_LONG in FORMAT_PAE) and one level less: EINVAL. */
 	XMMU_OP_LINK,
 	/* Entry @index of @table is not present. */
 	XMMU_OP_CLEAR,
-	/* Give the rights @access to the leaf at @index of @table, which stays. */
+	/* Give the rights @access to the leaf at @index of @table, which stays, and
+	 * so do its ACCESSED and DIRTY.  ENOENT: no leaf; EINVAL as for OP_LEAF. */
 	XMMU_OP_ACCESS,
-	/* Read and then clear the bits @access & (ACCESSED | DIRTY) of the leaf. */
+	/* Read and then clear the bits @access (ACCESSED, DIRTY) of the leaf.
+	 * ENOENT: no leaf. */
 	XMMU_OP_HARVEST,
 };
 
@@ -144,7 +154,12 @@ struct xmmu_entry {
  * rest is not done; @done says how many were, and the error is that of the next.
  * When this returns no vCPU translates any more by what an entry said before
  * and does not say now; pages and tables that went out of use are let go after
- * that.  E2BIG: more than XMMU_UPDATE_MAX.
+ * that.
+ *
+ * Any operation: ENOENT: no such table; EINVAL: the operation, the index, "zero".
+ * The call: E2BIG: more than XMMU_UPDATE_MAX; EFAULT: @entries cannot be read, or
+ * not be written (then @done and what was done are still true); EINTR: the caller is
+ * being killed.
  */
 #define XMMU_UPDATE_MAX		4096
 
@@ -198,9 +213,10 @@ struct xmmu_segments {
 
 /*
  * What the guest shall see, and what the CPU shall work with.  With shadow
- * tables the latter always has paging on; the module sets in it what the format
- * of the root needs, and refuses (XMMU_EXIT_INVALID) what would make the CPU
- * use other tables than ours.
+ * tables the latter always has paging on: the module sets in it what the format
+ * of the root needs, so that the CPU uses no other tables than ours.  It also sets
+ * CR4.MCE and clears CR0.CD and NW.  CR4 and EFER bits that no guest may have (CET,
+ * PKS, SVME, ...) are refused.
  */
 struct xmmu_crs {
 	__u64 cr0, cr3, cr4, efer;	/* the guest's */
@@ -225,19 +241,22 @@ enum xmmu_event_type {
 	XMMU_EVENT_INTERRUPT,
 	XMMU_EVENT_NMI,
 	XMMU_EVENT_EXCEPTION,
-	XMMU_EVENT_SOFT,	/* INT n; @length says how long the instruction is */
+	/* In .pending only: INT n, INT3 or INTO.  RIP is at the instruction, which
+	 * makes the interrupt again when the guest goes on. */
+	XMMU_EVENT_SOFT,
 };
 
 struct xmmu_event {
 	__u8 type;		/* enum xmmu_event_type */
 	__u8 vector;
 	__u8 has_error;
-	__u8 length;
+	__u8 zero;
 	__u32 error;
 };
 
 struct xmmu_events {
-	struct xmmu_event inject;	/* at the next entry; none afterwards */
+	/* At the next entry; none afterwards.  After EINTR it may still be here. */
+	struct xmmu_event inject;
 	struct xmmu_event pending;	/* out: was being delivered when the exit came */
 	__u8 shadow;		/* in the shadow of STI or MOV SS */
 	__u8 nmi_blocked;
@@ -246,10 +265,11 @@ struct xmmu_events {
 
 enum xmmu_want {
 	XMMU_WANT_IRQ_WINDOW	= 1 << 0,	/* exit when an interrupt can be taken */
+	/* Exit when NMIs are not blocked any more.  Only VMX can: on SVM the IRET that
+	 * ends the blocking is an XMMU_EXIT_INSTRUCTION. */
 	XMMU_WANT_NMI_WINDOW	= 1 << 1,
-	XMMU_WANT_STEP		= 1 << 2,	/* exit after one instruction */
-	XMMU_WANT_CR_EXITS	= 1 << 3,	/* exit on any access to CR3, and INVLPG */
-	XMMU_WANT_DR_EXITS	= 1 << 4,
+	XMMU_WANT_CR_EXITS	= 1 << 2,	/* exit on any access to CR3, and INVLPG */
+	XMMU_WANT_ALL		= (1 << 3) - 1
 };
 
 struct xmmu_controls {
@@ -258,13 +278,14 @@ struct xmmu_controls {
 	__u32 exceptions;	/* bit n: exit on exception n; #DB, #AC, #MC always do */
 	__u32 zero;
 	__u64 tsc_offset;
-	__u64 tsc_ratio;	/* 32.32 fixed point; 0 is 1.0 */
+	__u64 tsc_ratio;	/* 8.32 fixed point; 0 is 1.0 */
 };
 
 /* ---- Why the vCPU stopped -------------------------------------------------- */
 
 enum xmmu_exit_reason {
-	XMMU_EXIT_NONE,		/* a signal, or immediate_exit; ioctl fails with EINTR */
+	XMMU_EXIT_NONE,		/* ioctl failed with EINTR: a signal, immediate_exit, or
+				   work of the kernel's for this thread; call again */
 	XMMU_EXIT_MEMORY,	/* .memory: the second dimension did not allow it */
 	XMMU_EXIT_EXCEPTION,	/* .exception */
 	XMMU_EXIT_IO,		/* .io */
@@ -317,10 +338,10 @@ struct xmmu_exit {
 		struct {
 			__u32 number;
 			__u8 write;
-			__u8 decoded;	/* .gpr and .value are valid */
+			__u8 decoded;	/* .gpr and .value are valid; MSR: always */
 			__u8 gpr;
 			__u8 zero;
-			__u64 value;
+			__u64 value;	/* what is written; of a read, the old value of .gpr */
 		} reg;
 		__u64 pad[6];
 	};
@@ -330,9 +351,13 @@ struct xmmu_exit {
  * The page that a vCPU and user space share.  User space writes it between
  * calls of XMMU_RUN; what it writes during a call is read at some time or not.
  *
- * A group whose bit is set in @commit is taken over before the guest runs, and
- * the bit is cleared.  After an exit the groups in @valid hold the vCPU's state:
- * those in @wanted always, any other perhaps.
+ * The groups in @commit are taken over before the guest runs, and @commit becomes 0.
+ * When one of them is refused none is, and @commit stays: EINVAL; ENOENT: no table
+ * controls.root, or not of a format and level that this machine can have as a root
+ * (and on every call until there is one).  EBUSY: another thread runs this vCPU.
+ *
+ * After an exit, and after EINTR, the groups in @valid hold the vCPU's state: those in
+ * @wanted always, any other perhaps.
  */
 struct xmmu_run {
 	__u32 wanted;
@@ -355,7 +380,8 @@ struct xmmu_run {
 
 #define XMMU_IOCTL		0xb7
 
-#define XMMU_GET_CAPS		_IOWR(XMMU_IOCTL, 0x00, struct xmmu_caps)
+/* Without the structure's size, which may grow. */
+#define XMMU_GET_CAPS		_IOC(_IOC_READ | _IOC_WRITE, XMMU_IOCTL, 0x00, 0)
 #define XMMU_CREATE_VM		_IO(XMMU_IOCTL, 0x01)
 #define XMMU_SET_REGION		_IOW(XMMU_IOCTL, 0x10, struct xmmu_region)
 #define XMMU_UPDATE		_IOWR(XMMU_IOCTL, 0x11, struct xmmu_update)
