@@ -175,7 +175,7 @@ static void table_reclaim(XmmuRcuHead *head)
     XmmuTable *table = (XmmuTable *)((char *)head - offsetof(XmmuTable, rcu));
 
     xmmu_check_table_reclaimed(table);
-    if (table->mirror) {
+    if (__atomic_load_n(&table->mirror, __ATOMIC_ACQUIRE)) {
         table->vm->services->table_gone(table);
     }
     release(table->vm, table);
