@@ -66,7 +66,8 @@ static bool is_current_mmio(XmmuVcpu *vcpu, const Hit *hit)
 /* ---- TDP: guest physical to host --------------------------------------------- */
 
 typedef struct TdpResult {
-    XmmuHwOutcome outcome;      /* OK, DIRECT, NESTED_EXIT (vcpu->exit) or NOMEM */
+    XmmuHwOutcome outcome;      /* OK, DIRECT, NESTED_EXIT (vcpu->exit), NOMEM or
+                                   ASYNC (vcpu->async) */
     gpa_t gpa;                  /* L1's, of the byte */
     hpa_t hpa;                  /* of the page */
     uint8_t prot;
@@ -225,6 +226,7 @@ static void tdp_walk(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, bool table,
 {
     XmmuFault fault = {
         .access.want = want,
+        .access.restartable = vcpu->restartable,
         .tdp_gpa = gpa,
         .table = table,
         .size = size,
@@ -251,6 +253,10 @@ static void tdp_walk(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, bool table,
             return;
         case XMMU_PF_NOMEM:
             result->outcome = XMMU_HW_NOMEM;
+            return;
+        case XMMU_PF_ASYNC:
+            result->outcome = XMMU_HW_ASYNC;
+            vcpu->async = fault.async;
             return;
         default:
             break;
@@ -296,7 +302,8 @@ static bool map_through_tdp(XmmuVcpu *vcpu, gpa_t gpa, bool write,
 
     tdp_translate(vcpu, gpa, want, true, 8, &tdp);
     vcpu->exits = tdp.outcome == XMMU_HW_NESTED_EXIT;
-    if (vcpu->exits || tdp.outcome == XMMU_HW_NOMEM) {
+    vcpu->waits = tdp.outcome == XMMU_HW_ASYNC;
+    if (vcpu->exits || vcpu->waits || tdp.outcome == XMMU_HW_NOMEM) {
         return false;
     }
     if (tdp.outcome == XMMU_HW_DIRECT && !tdp.mmio) {
@@ -314,6 +321,13 @@ static void nested_exit(XmmuVcpu *vcpu, XmmuHwResult *result)
     vcpu->exits = false;
     result->outcome = XMMU_HW_NESTED_EXIT;
     result->exit = vcpu->exit;
+}
+
+static void wait_for_page(XmmuVcpu *vcpu, XmmuHwResult *result)
+{
+    vcpu->waits = false;
+    result->outcome = XMMU_HW_ASYNC;
+    result->async = vcpu->async;
 }
 
 static void translate_tdp(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned size,
@@ -337,6 +351,8 @@ static void translate_tdp(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned siz
         result->outcome = XMMU_HW_NOMEM;
         if (vcpu->exits) {
             nested_exit(vcpu, result);
+        } else if (vcpu->waits) {
+            wait_for_page(vcpu, result);
         }
         return;
     }
@@ -344,6 +360,10 @@ static void translate_tdp(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned siz
     result->outcome = tdp.outcome;
     if (tdp.outcome == XMMU_HW_NESTED_EXIT) {
         nested_exit(vcpu, result);
+        return;
+    }
+    if (tdp.outcome == XMMU_HW_ASYNC) {
+        wait_for_page(vcpu, result);
         return;
     }
     if (tdp.outcome == XMMU_HW_NOMEM) {
@@ -483,6 +503,10 @@ static void translate_shadow(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned 
         case XMMU_PF_NOMEM:
             result->outcome = XMMU_HW_NOMEM;
             return;
+        case XMMU_PF_ASYNC:
+            result->outcome = XMMU_HW_ASYNC;
+            result->async = fault.async;
+            return;
         default:
             break;
         }
@@ -519,6 +543,7 @@ void xmmu_hw_translate(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned size,
     enter(vcpu);
     xmmu_flush_note_use(vcpu);
     if (vcpu->vm->config.tdp) {
+        vcpu->restartable = access->restartable;
         validate_caches(vcpu);
         translate_tdp(vcpu, &linear, size, result);
     } else {
@@ -561,6 +586,7 @@ void xmmu_hw_translate_gpa(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, unsigned siz
     enter(vcpu);
     if (vcpu->vm->config.tdp && !is_nested(vcpu)) {
         validate_caches(vcpu);
+        vcpu->restartable = false;
         tdp_translate(vcpu, gpa, want, false, size, &tdp);
         result->outcome = tdp.outcome;
         result->hpa = tdp.hpa | (gpa & ~XMMU_PAGE_MASK);

@@ -27,6 +27,7 @@ typedef enum XmmuHwOutcome {
     XMMU_HW_EXCEPTION,          /* exception is valid; no state changed but A bits */
     XMMU_HW_NESTED_EXIT,        /* the CPU leaves L2: exit is valid */
     XMMU_HW_NOMEM,              /* host memory for tables ran out */
+    XMMU_HW_ASYNC,              /* the page is not here: do what async says */
 } XmmuHwOutcome;
 
 typedef struct XmmuHwResult {
@@ -39,6 +40,7 @@ typedef struct XmmuHwResult {
     bool mmio;                  /* DIRECT: no RAM there */
     XmmuException exception;
     XmmuNestedExit exit;        /* NESTED_EXIT */
+    XmmuAsync async;            /* ASYNC */
 } XmmuHwResult;
 
 /*

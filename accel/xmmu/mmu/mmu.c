@@ -20,6 +20,7 @@
 /* What a VM is made of; all of it or nothing. */
 static void free_parts(XmmuVm *vm)
 {
+    xmmu_apf_cleanup(vm);
     xmmu_reserve_cleanup(vm);
     xmmu_slots_cleanup(vm);
     xmmu_nx_cleanup(vm);
@@ -147,6 +148,7 @@ void xmmu_vcpu_free(XmmuVcpu *vcpu)
 {
     XmmuVm *vm = vcpu->vm;
 
+    xmmu_apf_clear(vcpu);
     xmmu_roots_drop(&vcpu->root_mmu);
     xmmu_roots_drop(&vcpu->guest_mmu);
     xmmu_arena_empty(vm->arena, &vcpu->reserve);
@@ -198,6 +200,9 @@ void xmmu_vcpu_set_regs(XmmuVcpu *vcpu, const XmmuRegs *regs)
         xmmu_nested_set_regs(vcpu, regs);
         return;
     }
+    if (mmu->regs.cr0 & ~regs->cr0 & XMMU_CR0_PG) {
+        xmmu_apf_clear(vcpu);           /* addresses mean something else now */
+    }
     if (!role.valid || !same_mode(&mmu->regs, regs)) {
         role = xmmu_vcpu_role(&vcpu->caps, regs);
     }
@@ -208,6 +213,7 @@ void xmmu_vcpu_set_regs(XmmuVcpu *vcpu, const XmmuRegs *regs)
 
 void xmmu_vcpu_reset(XmmuVcpu *vcpu)
 {
+    xmmu_apf_clear(vcpu);
     xmmu_roots_drop(&vcpu->root_mmu);
     xmmu_roots_drop(&vcpu->guest_mmu);
     init_mmus(vcpu);

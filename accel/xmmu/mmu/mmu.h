@@ -342,6 +342,8 @@ typedef struct XmmuAccess {
     uint8_t want;               /* exactly one XMMU_PROT_* */
     bool user;                  /* CPL 3 and not an implicit supervisor access */
     bool smap_off;              /* explicit supervisor access with EFLAGS.AC=1 */
+    bool restartable;           /* may be given up, and made again when its page has
+                                   come (async_pf.h) */
 } XmmuAccess;
 
 /* The guest exception that a translation ended in. */
@@ -360,7 +362,14 @@ typedef enum XmmuPfResult {
     XMMU_PF_GUEST,              /* deliver XmmuFault.exception */
     XMMU_PF_REFLECT,            /* leave L2, tell L1 XmmuFault.exit */
     XMMU_PF_NOMEM,              /* no memory for a table even after reclaim */
+    XMMU_PF_ASYNC,              /* the page is on its way: XmmuFault.async */
 } XmmuPfResult;
+
+/* What a vCPU does instead of waiting for a page, see async_pf.h. */
+typedef struct XmmuAsync {
+    bool event;                 /* #PF "page not present" with this token; else halt */
+    uint32_t token;
+} XmmuAsync;
 
 typedef struct XmmuFault {
     /* in */
@@ -371,6 +380,7 @@ typedef struct XmmuFault {
     /* out */
     XmmuException exception;    /* GUEST */
     XmmuNestedExit exit;        /* REFLECT */
+    XmmuAsync async;            /* ASYNC */
     uint8_t path_access;        /* GUEST: XMMU_ACC_* of the path that was walked */
     gpa_t gpa;                  /* EMULATE */
     uint8_t page_shift;         /* EMULATE: size of the guest's page (shadow) */
@@ -421,7 +431,13 @@ XmmuPfResult xmmu_tdp_fault(XmmuVcpu *vcpu, XmmuFault *fault);
     X(splits,          "huge leaves split in place") \
     X(promotions,      "tables replaced in place by a huge leaf") \
     X(nx_faults,       "fetches that had to split a huge page or could not get one") \
-    X(nx_recovered,    "tables recovered of those that fetches had split")
+    X(nx_recovered,    "tables recovered of those that fetches had split") \
+    X(async_pf_sent,   "missing pages that the guest was told of") \
+    X(async_pf_ready,  "times that the guest was told that pages have come") \
+    X(async_pf_halted, "times that a vCPU halted for a missing page") \
+    X(async_pf_waited, "missing pages that a vCPU had to wait for in its access") \
+    X(async_pf_prefaulted, "pages mapped when they came") \
+    X(async_pf_dropped, "missing pages that were forgotten before they came")
 
 #define XMMU_GAUGES(X) \
     X(tables,          "table pages now in use") \

@@ -375,6 +375,9 @@ static XmmuPfResult walk_and_build(XmmuVcpu *vcpu, XmmuFault *fault)
     case XMMU_WALK_ABORTED:
         return XMMU_PF_NOMEM;
     }
+    if (xmmu_apf_fault(vcpu, fault, walk.gpa)) {
+        return XMMU_PF_ASYNC;
+    }
     xmmu_write_lock(vcpu->vm, XMMU_REASON_GUEST);
     result = fault_locked(&f);
     xmmu_write_unlock(vcpu->vm);

@@ -80,7 +80,7 @@ int xmmu_slot_max_level(XmmuVm *vm, const XmmuRegion *slot, gfn_t gfn, int limit
     if (level > XMMU_LEVEL_4K && vm->services->max_level) {
         level = vm->services->max_level(vm->opaque, xmmu_slot_hpa(slot, gfn), level);
     }
-    return level;
+    return xmmu_apf_max_level(vm, xmmu_slot_hpa(slot, gfn), level);
 }
 
 void xmmu_slots_each_gfn(XmmuVm *vm, hfn_t hfn,

@@ -375,6 +375,9 @@ XmmuPfResult xmmu_tdp_fault(XmmuVcpu *vcpu, XmmuFault *fault)
         fault->mmio = true;
         return xmmu_count_fault(vcpu, XMMU_PF_EMULATE);
     }
+    if (xmmu_apf_fault(vcpu, fault, fault->tdp_gpa)) {
+        return xmmu_count_fault(vcpu, XMMU_PF_ASYNC);
+    }
     result = fault_once(vcpu, fault);
     for (int i = 0; i < NOMEM_RETRIES && result == XMMU_PF_NOMEM; i++) {
         xmmu_reclaim_for_tdp_fault(vcpu);

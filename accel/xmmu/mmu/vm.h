@@ -12,6 +12,8 @@
 #include <glib.h>
 #include <pthread.h>
 #include "../engine/nested_tlb.h"
+#include "async_fetch.h"
+#include "async_pf.h"
 #include "check.h"
 #include "guest_walk.h"
 #include "lock.h"
@@ -69,6 +71,23 @@ typedef struct XmmuNxList {
     GQueue tables;
 } XmmuNxList;
 
+typedef struct XmmuApfWork XmmuApfWork;
+
+/* See async_pf.c. */
+typedef struct XmmuApfVm {
+    const XmmuApfServices *services;    /* const before vCPUs run; NULL: off */
+    bool watch;                 /* atomic; pages may be missing */
+    XmmuFetchPool pool;         /* has its own lock */
+} XmmuApfVm;
+
+/* Owned by the vCPU's thread. */
+typedef struct XmmuApfQueue {
+    XmmuApfWork *works;         /* under way, and come but not told yet */
+    unsigned count;
+    uint32_t next_id;
+    bool wake_all;
+} XmmuApfQueue;
+
 struct XmmuVm {
     XmmuConfig config;          /* const after creation */
     const XmmuServices *services;
@@ -106,6 +125,7 @@ struct XmmuVm {
      * either side, invalidated and cleared under the write side. */
     XmmuTable *tdp_root[XMMU_AS_COUNT];
     XmmuNxList nx;
+    XmmuApfVm apf;
 
     uint64_t flush_clock;       /* atomic; see flush.c */
     uint64_t hardware_flushed_at;       /* atomic; flush clock: of every vCPU */
@@ -135,15 +155,19 @@ struct XmmuVcpu {
     XmmuMmu *mmu;               /* whose root the hardware walks */
     XmmuMmu *walk_mmu;          /* whose rules linear addresses are walked by */
 
-    XmmuNestedTlb nested_tlb;   /* the hardware model's, as are the next three */
+    XmmuNestedTlb nested_tlb;   /* the hardware model's, as are the next six */
     bool exits;                 /* a walk of L2's tables met @exit */
     XmmuNestedExit exit;
+    bool restartable;           /* of the access that is translated */
+    bool waits;                 /* a page of the guest's tables is on its way: @async */
+    XmmuAsync async;
     XmmuWalkCache walk_cache;
 
     uint64_t flushed_at;        /* atomic; flush clock of the last full flush */
     bool cached;                /* atomic; translated anything since then */
     bool nudged;                /* write lock; asked to flush and not done yet */
     XmmuStats stats;            /* written by the vCPU's thread only */
+    XmmuApfQueue apf;
     XmmuArenaReserve reserve;   /* of pages for tables; the vCPU's thread */
     XmmuRwSlot lock_slot;       /* of mmu_lock; its padding keeps off what follows */
 #ifdef XMMU_CHECK
@@ -209,5 +233,36 @@ static inline void xmmu_hold_count(XmmuHold *hold, size_t field, int64_t n)
 }
 #define XMMU_HOLD_COUNT(hold, field, n) \
     xmmu_hold_count(hold, offsetof(XmmuStats, field), n)
+
+/* ---- async_pf.c ---- */
+
+/* Waits for the helper threads. */
+void xmmu_apf_cleanup(XmmuVm *vm);
+
+static inline bool xmmu_apf_watches(const XmmuVm *vm)
+{
+    return __atomic_load_n(&vm->apf.watch, __ATOMIC_RELAXED);
+}
+
+/*
+ * Is @gpa's page missing, and shall the vCPU leave it to others?  Then the outcome is
+ * XMMU_PF_ASYNC and @fault->async says what it does.  Without mmu_lock.
+ */
+bool xmmu_apf_fault_slow(XmmuVcpu *vcpu, XmmuFault *fault, gpa_t gpa);
+
+static inline bool xmmu_apf_fault(XmmuVcpu *vcpu, XmmuFault *fault, gpa_t gpa)
+{
+    return xmmu_apf_watches(vcpu->vm) && xmmu_apf_fault_slow(vcpu, fault, gpa);
+}
+
+/* The largest leaf at @hpa, where @level would fit: not over pages that are missing,
+ * for nobody asks about what is mapped. */
+int xmmu_apf_max_level_slow(XmmuVm *vm, hpa_t hpa);
+
+static inline int xmmu_apf_max_level(XmmuVm *vm, hpa_t hpa, int level)
+{
+    return level > XMMU_LEVEL_4K && xmmu_apf_watches(vm) ? xmmu_apf_max_level_slow(vm, hpa)
+                                                         : level;
+}
 
 #endif /* XMMU_MMU_VM_H */
