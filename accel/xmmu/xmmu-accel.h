@@ -14,6 +14,7 @@
 #include "exec/memory.h"
 #include "qapi/qapi-types-xmmu.h"
 #include "enabled.h"
+#include "mmu/async_pf.h"
 #include "mmu/mmu.h"
 
 #define TYPE_XMMU_ACCEL ACCEL_CLASS_NAME("xmmu")
@@ -46,6 +47,7 @@ typedef struct XmmuState {
     XmmuEngine engine;          /* what was asked for; after init, what runs */
     XmmuNxHugePages nx_huge_pages;      /* what was asked for */
     bool verify;
+    bool async_pf;
     XmmuConfig config;
     XmmuVm *vm;
     XmmuMemory memory[XMMU_AS_COUNT];
@@ -66,7 +68,19 @@ void xmmu_memory_listen(XmmuMemory *memory, XmmuVm *vm, unsigned as_id,
 /* nx-recovery.c: from now on @vm's pages become huge again at their time. */
 void xmmu_nx_recovery_start(XmmuVm *vm);
 
+/*
+ * residency.c: may an access to guest memory have to wait for a device or another
+ * machine, now and here; does one to these (at most 512) pages; and getting one, which
+ * need not be mapped any more.  Any thread.
+ */
+bool xmmu_pages_may_be_missing(void);
+bool xmmu_is_resident(hpa_t hpa, uint64_t npages);
+void xmmu_fetch_page(hpa_t hpa);
+
 /* target/i386/xmmu */
+/* What asynchronous page faults need; and for them, when the VM starts or stops. */
+extern const XmmuApfServices xmmu_apf_services;
+void xmmu_apf_run_state(bool running);
 void xmmu_cpu_reset(CPUState *cs);
 /* TCG's TLB of @cs was emptied for the MMU core: tell it. */
 void xmmu_cpu_flushed(CPUState *cs);

@@ -182,6 +182,16 @@ static void set_verify(Object *obj, bool value, Error **errp)
     xmmu_state.verify = value;
 }
 
+static bool get_async_pf(Object *obj, Error **errp)
+{
+    return xmmu_state.async_pf;
+}
+
+static void set_async_pf(Object *obj, bool value, Error **errp)
+{
+    xmmu_state.async_pf = value;
+}
+
 static void add_properties(ObjectClass *oc)
 {
     object_class_property_add_enum(oc, "engine", "XmmuEngine",
@@ -224,6 +234,11 @@ static void add_properties(ObjectClass *oc)
     object_class_property_set_description(oc, "verify",
         "Compare each translation with QEMU's own page walker and stop at the "
         "first difference");
+
+    object_class_property_add_bool(oc, "async-pf", get_async_pf, set_async_pf);
+    object_class_property_set_description(oc, "async-pf",
+        "Let the guest go on while a page of its memory is missing (postcopy, swap); "
+        "it sees KVM's CPUID leaves then");
 
     /* The parent's, which comes without a description. */
     object_class_property_set_description(object_class_get_parent(oc), "thread",
@@ -301,6 +316,7 @@ static void system_reset(void *opaque)
  */
 static void run_state_changed(void *opaque, bool running, RunState state)
 {
+    xmmu_apf_run_state(running);
     if (!running) {
         return;
     }
@@ -349,6 +365,9 @@ static int xmmu_init_machine(MachineState *ms)
         error_report("xmmu: no host memory");
         return -ENOMEM;
     }
+    if (xmmu_state.async_pf) {
+        xmmu_vm_enable_apf(xmmu_state.vm, &xmmu_apf_services);
+    }
     xmmu_memory_listen(&xmmu_state.memory[XMMU_AS_NORMAL], xmmu_state.vm,
                        XMMU_AS_NORMAL, &address_space_memory, "xmmu");
     xmmu_nx_recovery_start(xmmu_state.vm);
@@ -393,6 +412,7 @@ static XmmuStatus *xmmu_query(void)
     status->tdp = xmmu_state.config.tdp;
     status->pt_format = get_pt_format(NULL, NULL);
     status->verify = xmmu_state.verify;
+    status->async_pf = xmmu_state.async_pf;
     status->huge_pages = xmmu_state.config.huge_pages;
     status->prev_roots = xmmu_state.config.prev_roots;
     status->nx_huge_pages = xmmu_state.config.nx_huge_pages;

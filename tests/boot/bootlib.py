@@ -45,7 +45,7 @@ WENT_DOWN = re.compile(r'reboot: (Power down|System halted|machine halt)')
 OVMF = Path('/usr/share/OVMF')
 
 # Properties of the xmmu accelerator that TCG does not have.
-XMMU_ONLY = {'engine', 'tdp', 'pt-format', 'prev-roots', 'huge-pages', 'verify', 'nx-huge-pages',
+XMMU_ONLY = {'engine', 'tdp', 'pt-format', 'prev-roots', 'huge-pages', 'verify', 'async-pf', 'nx-huge-pages',
              'nx-huge-pages-recovery', 'nx-huge-pages-recovery-ratio',
              'nx-huge-pages-recovery-period-ms'}
 

@@ -99,6 +99,7 @@ void xmmu_note_loadvm(CPUX86State *env)
     /* Shadow tables go when the VM runs again (xmmu-all.c). */
     xmmu_cpu_state_replaced(cs);
     cs->accel->pending |= XMMU_PENDING_RESET;
+    cs->accel->apf_loaded = true;
 }
 
 /* ---- Life of a vCPU --------------------------------------------------------- */
@@ -131,6 +132,8 @@ void xmmu_cpu_reset(CPUState *cs)
     }
     memset(accel->pdpte, 0, sizeof(accel->pdpte));
     accel->pending |= XMMU_PENDING_REGS | XMMU_PENDING_RESET;
+    accel->apf_halted = false;
+    accel->apf_loaded = false;
 }
 
 void xmmu_cpu_flushed(CPUState *cs)
@@ -158,6 +161,7 @@ static bool xmmu_cpu_realize(CPUState *cs, Error **errp)
         return false;
     }
     cs->accel = g_new0(AccelCPUState, 1);
+    xmmu_apf_realize(X86_CPU(cs));
     listen_to_smm(cs);
     return true;
 }
@@ -186,6 +190,7 @@ static void xmmu_init_accel_cpu(AccelCPUClass *acc, CPUClass *cc)
     xmmu_parent_tcg_ops = cc->tcg_ops;
     ops = *cc->tcg_ops;
     ops.tlb_fill = xmmu_tlb_fill;
+    ops.cpu_exec_halt = xmmu_cpu_exec_halt;
     cc->tcg_ops = &ops;
 
     sysemu_ops = *cc->sysemu_ops;

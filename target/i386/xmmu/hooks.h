@@ -26,6 +26,11 @@ static inline void xmmu_cr4_changing(CPUX86State *env, uint32_t cr4) { }
 static inline void xmmu_efer_changing(CPUX86State *env, uint64_t efer) { }
 static inline void xmmu_loaded(CPUX86State *env) { }
 static inline uint64_t xmmu_more_features(FeatureWord word) { return 0; }
+static inline bool xmmu_cpuid(CPUX86State *env, uint32_t index, uint32_t *eax,
+                              uint32_t *ebx, uint32_t *ecx, uint32_t *edx)
+{
+    return false;
+}
 static inline bool xmmu_checks_canonical(void) { return false; }
 static inline void xmmu_check_descriptor(CPUX86State *env, int selector,
                                          uint32_t e1, uint32_t e2, uint32_t e3,
@@ -48,6 +53,9 @@ void xmmu_do_check_descriptor(CPUX86State *env, int selector, uint32_t e1,
                               uint32_t e2, uint32_t e3, uintptr_t ra);
 void xmmu_do_check_wrmsr(CPUX86State *env, uint32_t msr, uint64_t value,
                          uintptr_t ra);
+void xmmu_do_apf_wrmsr(CPUX86State *env, uint32_t msr, uint64_t value, uintptr_t ra);
+void xmmu_do_rdmsr(CPUX86State *env, uint32_t msr, uint64_t *value, uintptr_t ra);
+bool xmmu_do_cpuid(CPUX86State *env, uint32_t index, uint32_t regs[4]);
 
 /* The register still has its old value. */
 static inline void xmmu_cr0_changing(CPUX86State *env, uint32_t cr0)
@@ -154,13 +162,40 @@ static inline void xmmu_check_descriptor(CPUX86State *env, int selector,
     }
 }
 
-/* WRMSR of any register: raises #GP for an address that is not canonical. */
+/* WRMSR of any register: raises #GP for an address that is not canonical.  Those of
+ * asynchronous page faults are written. */
 static inline void xmmu_check_wrmsr(CPUX86State *env, uint32_t msr,
                                     uint64_t value, uintptr_t ra)
 {
     if (xmmu_enabled()) {
         xmmu_do_check_wrmsr(env, msr, value, ra);
+        xmmu_do_apf_wrmsr(env, msr, value, ra);
     }
+}
+
+/* RDMSR of any register: @value is TCG's answer, or ours then. */
+static inline void xmmu_rdmsr(CPUX86State *env, uint32_t msr, uint64_t *value,
+                              uintptr_t ra)
+{
+    if (xmmu_enabled()) {
+        xmmu_do_rdmsr(env, msr, value, ra);
+    }
+}
+
+/* A leaf of CPUID that is xmmu's to answer. */
+static inline bool xmmu_cpuid(CPUX86State *env, uint32_t index, uint32_t *eax,
+                              uint32_t *ebx, uint32_t *ecx, uint32_t *edx)
+{
+    uint32_t regs[4];
+
+    if (!xmmu_enabled() || !xmmu_do_cpuid(env, index, regs)) {
+        return false;
+    }
+    *eax = regs[0];
+    *ebx = regs[1];
+    *ecx = regs[2];
+    *edx = regs[3];
+    return true;
 }
 
 #endif /* CONFIG_USER_ONLY || !CONFIG_TCG */

@@ -61,10 +61,13 @@ bool xmmu_tlb_fill(CPUState *cs, vaddr addr, int size,
         .want = 1 << access_type,
         .user = is_mmu_index_user(mmu_idx),
         .smap_off = !is_mmu_index_smap(mmu_idx),
+        /* Without a return address data is accessed for an exception or interrupt that
+         * is being delivered, and would be lost. */
+        .restartable = !probe && (ra || access_type == MMU_INST_FETCH),
     };
     xmmu_hw_translate(cs->accel->vcpu, &access, size, &result);
 
-    if (unlikely(xmmu_state.verify)) {
+    if (unlikely(xmmu_state.verify) && result.outcome != XMMU_HW_ASYNC) {
         XmmuFill fill = {
             cs, addr, size, access_type, mmu_idx, access,
             xmmu_linear_address(cs->accel->vcpu, &access),
@@ -86,6 +89,8 @@ bool xmmu_tlb_fill(CPUState *cs, vaddr addr, int size,
             return false;
         }
         xmmu_deliver_exit(env, &result.exit, ra);
+    case XMMU_HW_ASYNC:
+        xmmu_apf_leave(cs, &result.async, ra);
     case XMMU_HW_EXCEPTION:
         break;
     }

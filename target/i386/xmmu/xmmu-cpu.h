@@ -36,6 +36,9 @@ struct AccelCPUState {
     int32_t a20_mask;           /* regs.a20_masked was made of this */
     uint64_t pdpte[4];          /* the vCPU's PDPTE registers */
     uint8_t pending;            /* XMMU_PENDING_* */
+    bool apf_halted;            /* CPUState.halted is ours: for want of a page */
+    bool apf_loaded;            /* the state came from elsewhere, where pages may have
+                                   been on their way */
     uint64_t verified;          /* translations compared (verify=on) */
     uint64_t verified_stale;    /* of these, not yet flushed by the guest */
 };
@@ -112,6 +115,13 @@ void xmmu_take_over_l2(CPUState *cs, const XmmuRegs *regs, uint8_t pending);
 /* Leaves L2: L1's tables do not allow its access. */
 G_NORETURN void xmmu_deliver_exit(CPUX86State *env, const XmmuNestedExit *exit,
                                   uintptr_t ra);
+
+/* ---- async_pf.c ------------------------------------------------------------ */
+
+void xmmu_apf_realize(X86CPU *cpu);
+/* Gives up the access: its page is on its way. */
+G_NORETURN void xmmu_apf_leave(CPUState *cs, const XmmuAsync *async, uintptr_t ra);
+bool xmmu_cpu_exec_halt(CPUState *cs);
 
 /* ---- tlb.c ---------------------------------------------------------------- */
 
