@@ -13,7 +13,7 @@
 #include <linux/mutex.h>
 #include <linux/sched.h>
 #include <linux/smp.h>
-#include <linux/syscore_ops.h>
+#include "compat.h"
 #include "xmmu.h"
 
 const struct xmmu_hw *xmmu_hw;
@@ -29,7 +29,7 @@ u32 xmmu_hw_features(void)
 	return features;
 }
 
-/* ---- One CPU --------------------------------------------------------------------------- */
+/* ---- One CPU ------------------------------------------------------------ */
 
 static int cpu_on(void)
 {
@@ -102,16 +102,16 @@ void xmmu_cpu_put(void)
 	preempt_enable();
 }
 
-/* ---- Suspend: only the boot CPU is left, its interrupts are off --------------------------- */
+/* ---- Suspend: only the boot CPU is left, its interrupts are off --------- */
 
-static int suspend(void)
+static int suspend(SYSCORE_DATA)
 {
 	if (users)
 		cpu_off();
 	return 0;
 }
 
-static void resume(void)
+static void resume(SYSCORE_DATA)
 {
 	if (users)
 		WARN_ON(cpu_on());
@@ -122,20 +122,32 @@ static void off_here(void *unused)
 	cpu_off();
 }
 
-/* Going down, or to another kernel: no CPU may be left in a state in which it does
- * not take INIT (VMX) or keeps interrupts back (SVM). */
-static void shutdown(void)
+/*
+ * Going down, or to another kernel: no CPU may be left in a state in which it does
+ * not take INIT (VMX) or keeps interrupts back (SVM).
+ */
+static void shutdown(SYSCORE_DATA)
 {
 	on_each_cpu(off_here, NULL, true);
 }
 
-static struct syscore_ops syscore_ops = {
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 19, 0)
+static const struct syscore_ops syscore_ops = {
 	.suspend = suspend,
 	.resume = resume,
 	.shutdown = shutdown,
 };
 
-/* ---- All CPUs ------------------------------------------------------------------------------- */
+static struct syscore syscore_hooks = { .ops = &syscore_ops };
+#else
+static struct syscore_ops syscore_hooks = {
+	.suspend = suspend,
+	.resume = resume,
+	.shutdown = shutdown,
+};
+#endif
+
+/* ---- All CPUs ----------------------------------------------------------- */
 
 static int turn_on(void)
 {
@@ -151,13 +163,13 @@ static int turn_on(void)
 		return ret;
 	}
 	hotplug_state = ret;
-	register_syscore_ops(&syscore_ops);
+	register_syscore(&syscore_hooks);
 	return 0;
 }
 
 static void turn_off(void)
 {
-	unregister_syscore_ops(&syscore_ops);
+	unregister_syscore(&syscore_hooks);
 	cpuhp_remove_state(hotplug_state);
 	xmmu_hw->teardown();
 }
@@ -183,7 +195,7 @@ void xmmu_hardware_put(void)
 	mutex_unlock(&hardware_lock);
 }
 
-/* ---- Load ------------------------------------------------------------------------------------- */
+/* ---- Load --------------------------------------------------------------- */
 
 static void ask_busy(void *busy)
 {
@@ -193,7 +205,12 @@ static void ask_busy(void *busy)
 
 int xmmu_hardware_init(void)
 {
-	static const struct xmmu_hw *const all[] = { &xmmu_svm, &xmmu_vmx };
+	static const struct xmmu_hw *const all[] = {
+		&xmmu_svm,
+#if XMMU_HAS_VMX
+		&xmmu_vmx,
+#endif
+	};
 	struct xmmu_caps caps = { };
 	bool busy = false;
 	int ret = -ENODEV;
@@ -203,7 +220,8 @@ int xmmu_hardware_init(void)
 		ret = xmmu_hw->probe();
 	}
 	if (ret == -ENODEV)
-		pr_err("xmmu: this CPU has neither SVM nor VMX\n");
+		pr_err("xmmu: this CPU has %s\n", XMMU_HAS_VMX ?
+		       "neither SVM nor VMX" : "no SVM, and VMX takes a kernel before 6.18");
 	else if (ret == -EPERM)
 		pr_err("xmmu: %s is turned off by the firmware\n", xmmu_hw->name);
 	else if (ret == -EOPNOTSUPP)

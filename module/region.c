@@ -90,7 +90,7 @@ int xmmu_region_set(struct xmmu_vm *vm, const struct xmmu_region *region)
 	return region->pages ? region_new(vm, region) : region_forget(vm, region->id);
 }
 
-/* ---- Pins ----------------------------------------------------------------------- */
+/* ---- Pins --------------------------------------------------------------- */
 
 /* The count that long-term pins of other drivers are in too (VmPin). */
 static int charge(struct xmmu_vm *vm, u32 pages)
@@ -108,8 +108,10 @@ static void unpin(struct xmmu_vm *vm, struct xmmu_memory *memory, u64 page)
 {
 	struct page *p = pfn_to_page(memory->frame[page].pfn);
 
-	/* It was pinned for writing, so user space's own entry has made it dirty, and
-	 * what the guest wrote since may be newer than a copy in swap. */
+	/*
+	 * It was pinned for writing, so user space's own entry has made it dirty, and
+	 * what the guest wrote since may be newer than a copy in swap.
+	 */
 	unpin_user_pages_dirty_lock(&p, 1, !(memory->flags & XMMU_REGION_RO));
 	memory->mapped--;
 	atomic64_dec(&vm->mm->pinned_vm);
@@ -122,8 +124,10 @@ static int pin(struct xmmu_vm *vm, struct xmmu_memory *memory, u64 page, u32 cou
 	struct page *pages[CHUNK];
 	int ret, got;
 
-	/* Also for reading, so that the page stays the one that user space sees when
-	 * it writes: a private mapping's page is copied now and not later. */
+	/*
+	 * Also for reading, so that the page stays the one that user space sees when
+	 * it writes: a private mapping's page is copied now and not later.
+	 */
 	if (!(memory->flags & XMMU_REGION_RO))
 		flags |= FOLL_WRITE;
 	ret = charge(vm, count);

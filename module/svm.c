@@ -14,20 +14,24 @@
 #include <linux/sched/task_stack.h>
 #include <asm/cpufeature.h>
 #include <asm/mce.h>
-#include <asm/msr.h>
 #include <asm/svm.h>
 #include <asm/trapnr.h>
 #include <asm/debugreg.h>
+#include "compat.h"
 #include "xmmu.h"
 
+#define VM_CR_SVMDIS	BIT(4)	/* AMD APM vol. 2, 15.30.1 */
 #define MSRPM_PAGES	2
 #define IOPM_PAGES	3
+#define NP_ENABLE	BIT_ULL(0)
+/* A quadword; its name in struct vmcb_control_area changes: AMD APM vol. 2, B.1. */
+#define VMCB_NESTED_CTL	0x90
+/* The exit code -1, of 64 bits in some kernels and of 32 in others. */
+#define EXIT_REFUSED	((u32)-1)
 /* 8.32 fixed point: AMD APM vol. 2, 15.30.5. */
 #define TSC_RATIO_ONE	BIT_ULL(32)
-#define TLB_KEEP	0
-#define TLB_FLUSH_ALL	1
-
-void xmmu_svm_run(u64 gpr[16], u64 guest_vmcb_pa, u64 host_vmcb_pa);
+#define TLB_CTL_KEEP	0
+#define TLB_CTL_FLUSH_ALL	1
 
 struct svm_vcpu {
 	struct vmcb *vmcb;
@@ -35,7 +39,7 @@ struct svm_vcpu {
 	bool nmi_blocked;	/* until an IRET, which exits */
 };
 
-/* ---- Host: probe, set-up, each CPU --------------------------------------------------------- */
+/* ---- Host: probe, set-up, each CPU -------------------------------------- */
 
 struct svm_cpu {
 	void *hsave;		/* VM_HSAVE_PA */
@@ -56,7 +60,7 @@ static int svm_probe(void)
 	if (!boot_cpu_has(X86_FEATURE_SVM))
 		return -ENODEV;
 	rdmsrl(MSR_VM_CR, vm_cr);
-	if (vm_cr & (1 << SVM_VM_CR_SVM_DISABLE))
+	if (vm_cr & VM_CR_SVMDIS)
 		return -EPERM;
 	svm_asids = cpuid_ebx(SVM_CPUID_FUNC);
 	return svm_asids > 1 ? 0 : -EOPNOTSUPP;
@@ -209,7 +213,7 @@ static bool svm_root_ok(const struct xmmu_table *table)
 	}
 }
 
-/* ---- A vCPU --------------------------------------------------------------------------------------- */
+/* ---- A vCPU ------------------------------------------------------------- */
 
 static void intercept(struct vmcb *vmcb, unsigned int bit, bool on)
 {
@@ -269,7 +273,7 @@ static void svm_vcpu_free(struct xmmu_vcpu *vcpu)
 	kfree(svm);
 }
 
-/* ---- User space's state to the hardware's -------------------------------------------------------------- */
+/* ---- User space's state to the hardware's ------------------------------- */
 
 static void put_segment(struct vmcb_seg *to, const struct xmmu_segment *from)
 {
@@ -328,7 +332,7 @@ static void put_crs(struct xmmu_vcpu *vcpu)
 	save->efer = crs->hw_efer | EFER_SVME;
 	save->cr2 = crs->cr2;
 	vmcb->control.int_ctl = (vmcb->control.int_ctl & ~V_TPR_MASK) | (crs->cr8 & 15);
-	vmcb->control.nested_ctl = nested ? SVM_NESTED_CTL_NP_ENABLE : 0;
+	*(u64 *)((void *)vmcb + VMCB_NESTED_CTL) = nested ? NP_ENABLE : 0;
 	if (nested) {
 		save->cr3 = crs->cr3;
 		vmcb->control.nested_cr3 = __sme_set(__pa(vcpu->root->spt));
@@ -399,7 +403,7 @@ static void svm_commit(struct xmmu_vcpu *vcpu, u32 which)
 	}
 }
 
-/* ---- And back ------------------------------------------------------------------------------------------- */
+/* ---- And back ----------------------------------------------------------- */
 
 static void get_segment(struct xmmu_segment *to, const struct vmcb_seg *from)
 {
@@ -483,7 +487,7 @@ static void svm_fetch(struct xmmu_vcpu *vcpu, u32 which)
 	}
 }
 
-/* ---- The guest runs -------------------------------------------------------------------------------------------- */
+/* ---- The guest runs ----------------------------------------------------- */
 
 /*
  * An address space number is good on one CPU in one generation of its numbers; to
@@ -496,21 +500,23 @@ static void choose_asid(struct xmmu_vcpu *vcpu)
 	struct svm_vcpu *svm = vcpu->hw;
 	struct vmcb_control_area *control = &svm->vmcb->control;
 
-	control->tlb_ctl = TLB_KEEP;
+	control->tlb_ctl = TLB_CTL_KEEP;
 	if (!vcpu->flush && svm->asid_generation == c->asid_generation)
 		return;
 	if (c->next_asid >= svm_asids) {
 		c->asid_generation++;
 		c->next_asid = 1;
-		control->tlb_ctl = TLB_FLUSH_ALL;
+		control->tlb_ctl = TLB_CTL_FLUSH_ALL;
 	}
 	control->asid = c->next_asid++;
 	svm->asid_generation = c->asid_generation;
 	vcpu->flush = false;
 }
 
-/* The CPU did not take the VMCB, and perhaps did not look at TLB_CONTROL: whoever
- * runs here next begins a new generation. */
+/*
+ * The CPU did not take the VMCB, and perhaps did not look at TLB_CONTROL: whoever
+ * runs here next begins a new generation.
+ */
 static void distrust_asids(struct xmmu_vcpu *vcpu)
 {
 	this_cpu_ptr(&svm_cpu)->next_asid = svm_asids;
@@ -597,7 +603,7 @@ static void svm_enter(struct xmmu_vcpu *vcpu)
 	/* Nor does it give the host its DR6 back. */
 	if (svm->vmcb->save.dr6 != DR6_RESERVED)
 		set_debugreg(DR6_RESERVED, 6);
-	if (svm->vmcb->control.exit_code == SVM_EXIT_ERR)
+	if ((u32)svm->vmcb->control.exit_code == EXIT_REFUSED)
 		distrust_asids(vcpu);
 	/* A machine check is handled on the CPU that met it. */
 	if (svm->vmcb->control.exit_code == SVM_EXIT_EXCP_BASE + X86_TRAP_MC) {
@@ -607,7 +613,7 @@ static void svm_enter(struct xmmu_vcpu *vcpu)
 	}
 }
 
-/* ---- Exits -------------------------------------------------------------------------------------------------------- */
+/* ---- Exits -------------------------------------------------------------- */
 
 static void decode_pending(struct xmmu_vcpu *vcpu)
 {
@@ -766,7 +772,7 @@ static void explain_plain(struct xmmu_exit *exit, const struct vmcb *vmcb, u32 c
 		{ SVM_EXIT_VINTR, XMMU_EXIT_IRQ_WINDOW, 0 },
 		{ SVM_EXIT_TASK_SWITCH, XMMU_EXIT_TASK_SWITCH, 0 },
 		{ SVM_EXIT_SHUTDOWN, XMMU_EXIT_SHUTDOWN, 0 },
-		{ SVM_EXIT_ERR, XMMU_EXIT_INVALID, 0 },
+		{ EXIT_REFUSED, XMMU_EXIT_INVALID, 0 },
 	};
 
 	/* Of the rest all are instructions; what is none is beyond this table. */

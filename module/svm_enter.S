@@ -7,8 +7,23 @@
  * of system calls; the other registers are ours to exchange.
  */
 #include <linux/linkage.h>
+#include <asm/alternative.h>
 #include <asm/asm.h>
+#include <asm/cpufeatures.h>
+#include <asm/msr-index.h>
 #include <asm/nospec-branch.h>
+#include <asm/segment.h>
+
+#ifdef X86_FEATURE_CLEAR_CPU_BUF_VM
+#define VERW_FEATURE	X86_FEATURE_CLEAR_CPU_BUF_VM
+#else
+#define VERW_FEATURE	X86_FEATURE_CLEAR_CPU_BUF
+#endif
+
+	.section .rodata
+verw_selector:
+	.word	__KERNEL_DS
+	.text
 
 /*
  * void xmmu_svm_run(u64 gpr[16], u64 guest_vmcb_pa, u64 host_vmcb_pa)
@@ -48,6 +63,10 @@ SYM_FUNC_START(xmmu_svm_run)
 	mov	15 * 8(%rdi), %r15
 	mov	7 * 8(%rdi), %rdi
 
+	/* Where the CPU takes it to empty its buffers of the host's data. */
+	ALTERNATIVE "jmp .Lno_verw", "", VERW_FEATURE
+	verw	verw_selector(%rip)
+.Lno_verw:
 	sti
 	vmrun	%rax
 	cli
@@ -74,8 +93,18 @@ SYM_FUNC_START(xmmu_svm_run)
 	pop	%rax
 	vmload	%rax
 
-	/* The guest has filled the return stack buffer; returns must not use it. */
+	/*
+	 * What the guest has taught the branch predictors must not lead the returns
+	 * from here on: the return stack buffer is filled, branches are untrained.
+	 */
 	FILL_RETURN_BUFFER %rax, RSB_CLEAR_LOOPS, X86_FEATURE_RSB_VMEXIT
+	ALTERNATIVE "jmp .Lno_ibpb", "", X86_FEATURE_IBPB_ON_VMEXIT
+	mov	$MSR_IA32_PRED_CMD, %ecx
+	mov	$PRED_CMD_IBPB, %eax
+	xor	%edx, %edx
+	wrmsr
+.Lno_ibpb:
+	CALL_UNTRAIN_RET
 
 	/* Nothing of the guest's stays where speculation could pick it up. */
 	xor	%ecx, %ecx

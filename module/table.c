@@ -35,7 +35,7 @@ struct batch {
 	} *gone;
 };
 
-/* ---- Life of a table ---------------------------------------------------------------- */
+/* ---- Life of a table ---------------------------------------------------- */
 
 static void table_destroy(struct xmmu_table *table)
 {
@@ -102,7 +102,7 @@ static int op_free(struct batch *batch, struct xmmu_entry *entry)
 	return 0;
 }
 
-/* ---- Entries ----------------------------------------------------------------------------- */
+/* ---- Entries ------------------------------------------------------------ */
 
 /* The entry was cleared or replaced: remember what it meant. */
 static void let_go(struct batch *batch, const struct xmmu_table *table,
@@ -304,7 +304,7 @@ int xmmu_table_update(struct xmmu_vm *vm, struct xmmu_entry *entries, u32 count,
 	return !ret && *done < count ? -EINTR : ret;
 }
 
-/* ---- Roots and the end ------------------------------------------------------------------------ */
+/* ---- Roots and the end -------------------------------------------------- */
 
 struct xmmu_table *xmmu_table_get_root(struct xmmu_vm *vm, u32 id)
 {

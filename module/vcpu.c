@@ -20,10 +20,9 @@
 #include <asm/fpu/api.h>
 #include <asm/fpu/xcr.h>
 #include <asm/fpu/types.h>
-#include <asm/msr.h>
 #include <asm/trapnr.h>
 #include <asm/io.h>
-#include <linux/hw_breakpoint.h>
+#include "compat.h"
 #include "xmmu.h"
 
 /* x87, SSE, AVX, AVX-512 and PKRU; what takes permission first (AMX) is left out. */
@@ -45,7 +44,7 @@
 #define XSAVE_MXCSR	24
 #define MXCSR_VALID	0xffffu
 
-/* ---- FPU state ------------------------------------------------------------------------ */
+/* ---- FPU state ---------------------------------------------------------- */
 
 /* Const after load. */
 static u64 xcr0_offered;	/* 0: a CPU, or a kernel, without XSAVE; FXSAVE's image */
@@ -172,35 +171,63 @@ static void save_guest_fpu(struct xmmu_vcpu *vcpu)
 		wrpkru(vcpu->host_pkru);
 }
 
-/* ---- Debug registers --------------------------------------------------------------------- */
+/* ---- Debug registers ---------------------------------------------------- */
 
-static bool breakpoints_on(const struct xmmu_vcpu *vcpu)
+static bool breakpoints_on(u64 dr7)
 {
-	return vcpu->state.drs.dr7 & DR_GLOBAL_ENABLE_MASK ||
-	       vcpu->state.drs.dr7 & DR_LOCAL_ENABLE_MASK;
+	return dr7 & (DR_GLOBAL_ENABLE_MASK | DR_LOCAL_ENABLE_MASK);
 }
 
-static void load_guest_drs(struct xmmu_vcpu *vcpu)
+static void set_breakpoints(const unsigned long *dr)
 {
-	const u64 *dr = vcpu->state.drs.dr;
-
-	if (!breakpoints_on(vcpu))
-		return;
-	set_debugreg(0UL, 7);
 	set_debugreg(dr[0], 0);
 	set_debugreg(dr[1], 1);
 	set_debugreg(dr[2], 2);
 	set_debugreg(dr[3], 3);
 }
 
-/* The exit has disabled all breakpoints; ours are gone, the host's come back. */
-static void restore_host_drs(void)
+/* The hardware exchanges DR7 and, at an exit, leaves all breakpoints off. */
+static void load_guest_drs(struct xmmu_vcpu *vcpu)
 {
-	if (hw_breakpoint_active())
-		hw_breakpoint_restore();
+	const u64 *dr = vcpu->state.drs.dr;
+
+	get_debugreg(vcpu->host_dr7, 7);
+	if (breakpoints_on(vcpu->host_dr7)) {
+		get_debugreg(vcpu->host_dr[0], 0);
+		get_debugreg(vcpu->host_dr[1], 1);
+		get_debugreg(vcpu->host_dr[2], 2);
+		get_debugreg(vcpu->host_dr[3], 3);
+	}
+	if (breakpoints_on(vcpu->state.drs.dr7)) {
+		set_debugreg(0UL, 7);
+		set_breakpoints((const unsigned long []) { dr[0], dr[1], dr[2], dr[3] });
+	}
 }
 
-/* ---- Running ------------------------------------------------------------------------------- */
+static void restore_host_drs(struct xmmu_vcpu *vcpu)
+{
+	if (!breakpoints_on(vcpu->host_dr7))
+		return;
+	set_breakpoints(vcpu->host_dr);
+	set_debugreg(vcpu->host_dr7, 7);
+}
+
+/*
+ * What one VM has taught the branch predictors another one shall not meet.  Not of
+ * the address spaces that a switch of tasks might take care of: one can have two VMs.
+ */
+static void forget_other_vm(const struct xmmu_vcpu *vcpu)
+{
+	static DEFINE_PER_CPU(u64, last_vm);
+
+	if (this_cpu_read(last_vm) == vcpu->vm->number)
+		return;
+	this_cpu_write(last_vm, vcpu->vm->number);
+	if (boot_cpu_has(X86_FEATURE_IBPB))
+		wrmsrl(MSR_IA32_PRED_CMD, PRED_CMD_IBPB);
+}
+
+/* ---- Running ------------------------------------------------------------ */
 
 /*
  * From here on who takes something away interrupts this CPU (xmmu_vm_flush());
@@ -243,10 +270,11 @@ static bool run_once(struct xmmu_vcpu *vcpu)
 	local_irq_disable();
 	announce(vcpu);
 	if (xmmu_cpu_is_on() && !need_resched() && !should_stop(vcpu)) {
+		forget_other_vm(vcpu);
 		load_guest_fpu(vcpu);
 		load_guest_drs(vcpu);
 		xmmu_hw->enter(vcpu);
-		restore_host_drs();
+		restore_host_drs(vcpu);
 		save_guest_fpu(vcpu);
 		ran = true;
 	}
@@ -289,7 +317,7 @@ static int run_loop(struct xmmu_vcpu *vcpu)
 	}
 }
 
-/* ---- The shared page --------------------------------------------------------------------------- */
+/* ---- The shared page ---------------------------------------------------- */
 
 struct group {
 	size_t offset, size;	/* in struct xmmu_run */
@@ -433,7 +461,7 @@ static int vcpu_run(struct xmmu_vcpu *vcpu)
 	return ret;
 }
 
-/* ---- Files ------------------------------------------------------------------------------------------ */
+/* ---- Files -------------------------------------------------------------- */
 
 static long vcpu_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
@@ -446,8 +474,10 @@ static long vcpu_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	return arg ? -EINVAL : vcpu_run(vcpu);
 }
 
-/* As page frames without a struct page, so that the page cannot be pinned and
- * mapped into a guest. */
+/*
+ * As page frames without a struct page, so that the page cannot be pinned and
+ * mapped into a guest.
+ */
 static int vcpu_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	struct xmmu_vcpu *vcpu = file->private_data;

@@ -17,7 +17,7 @@
 #include <linux/uaccess.h>
 #include "xmmu.h"
 
-/* ---- Flush ------------------------------------------------------------------------ */
+/* ---- Flush -------------------------------------------------------------- */
 
 static void nothing(void *unused)
 {
@@ -51,7 +51,7 @@ void xmmu_vm_flush(struct xmmu_vm *vm)
 	free_cpumask_var(cpus);
 }
 
-/* ---- ioctls ---------------------------------------------------------------------------- */
+/* ---- ioctls ------------------------------------------------------------- */
 
 static int set_region(struct xmmu_vm *vm, void __user *arg)
 {
@@ -124,7 +124,7 @@ static long vm_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	}
 }
 
-/* ---- Life -------------------------------------------------------------------------------- */
+/* ---- Life --------------------------------------------------------------- */
 
 /*
  * The address space goes: all its threads are gone, so no vCPU runs, and none will
@@ -183,11 +183,13 @@ static const struct file_operations vm_fops = {
 
 static struct xmmu_vm *vm_alloc(void)
 {
+	static atomic64_t last_number;
 	struct xmmu_vm *vm = kzalloc(sizeof(*vm), GFP_KERNEL_ACCOUNT);
 	int ret;
 
 	if (!vm)
 		return ERR_PTR(-ENOMEM);
+	vm->number = atomic64_inc_return(&last_number);
 	kref_init(&vm->ref);
 	mutex_init(&vm->lock);
 	xa_init(&vm->regions);

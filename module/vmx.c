@@ -29,6 +29,7 @@
 #include <asm/tlbflush.h>
 #include <asm/trapnr.h>
 #include <asm/vmx.h>
+#include "compat.h"
 #include "xmmu.h"
 
 int xmmu_vmx_run(u64 gpr[16], bool launched);

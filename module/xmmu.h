@@ -32,7 +32,7 @@ struct xmmu_vm;
 struct xmmu_vcpu;
 struct xmmu_table;
 
-/* ---- hardware.c: the two kinds of hardware ------------------------------- */
+/* ---- hardware.c: the two kinds of hardware ------------------------------ */
 
 /* One const instance for each vendor, in svm.c and vmx.c; chosen at load. */
 struct xmmu_hw {
@@ -59,13 +59,20 @@ struct xmmu_hw {
 	void (*fetch)(struct xmmu_vcpu *vcpu, u32 which);
 	/* Before enter: preemption is off, interrupts are on. */
 	void (*prepare)(struct xmmu_vcpu *vcpu);
-	/* Run the guest once.  Preemption and interrupts are off; on return the
-	 * interrupt or NMI that ended the run has not been served yet. */
+	/*
+	 * Run the guest once.  Preemption and interrupts are off; on return the
+	 * interrupt or NMI that ended the run has not been served yet.
+	 */
 	void (*enter)(struct xmmu_vcpu *vcpu);
-	/* Say in vcpu->state.exit why the run ended; preemption is on.  False: the
-	 * guest can go on. */
+	/*
+	 * Say in vcpu->state.exit why the run ended; preemption is on.  False: the
+	 * guest can go on.
+	 */
 	bool (*explain)(struct xmmu_vcpu *vcpu);
 };
+
+/* svm_enter.S: run with the guest's registers. */
+void xmmu_svm_run(u64 gpr[16], u64 guest_vmcb_pa, u64 host_vmcb_pa);
 
 extern const struct xmmu_hw xmmu_svm, xmmu_vmx;
 extern const struct xmmu_hw *xmmu_hw;	/* the one of this machine */
@@ -76,13 +83,15 @@ int xmmu_hardware_init(void);
 /* The first user turns virtualisation on, on all CPUs; the last one off. */
 int xmmu_hardware_get(void);
 void xmmu_hardware_put(void);
-/* Stay on this CPU, or go to another one, where virtualisation is on: no preemption
- * until xmmu_cpu_put().  Only a reboot turns it off meanwhile, by an interrupt. */
+/*
+ * Stay on this CPU, or go to another one, where virtualisation is on: no preemption
+ * until xmmu_cpu_put().  Only a reboot turns it off meanwhile, by an interrupt.
+ */
 void xmmu_cpu_get(void);
 void xmmu_cpu_put(void);
 bool xmmu_cpu_is_on(void);	/* interrupts are off */
 
-/* ---- entry.c: what entries look like ----------------------------------------- */
+/* ---- entry.c: what entries look like ------------------------------------ */
 
 #define XMMU_ENTRY_AD	(XMMU_ACCESS_ACCESSED | XMMU_ACCESS_DIRTY)
 
@@ -102,7 +111,7 @@ u32 xmmu_decode_access(u8 format, u64 entry);
 /* The bits of @format that say enum xmmu_access @ad (ACCESSED and DIRTY). */
 u64 xmmu_encode_ad(u8 format, u32 ad);
 
-/* ---- region.c: guest memory -------------------------------------------------- */
+/* ---- region.c: guest memory --------------------------------------------- */
 
 struct xmmu_frame {
 	u64 pfn : 40;		/* while it is pinned */
@@ -130,7 +139,7 @@ int xmmu_region_map(struct xmmu_vm *vm, u32 id, u64 page, u64 count, bool write,
 /* One less. */
 void xmmu_region_unmap(struct xmmu_vm *vm, u32 id, u64 page, u64 count);
 
-/* ---- table.c: tables ----------------------------------------------------------- */
+/* ---- table.c: tables ---------------------------------------------------- */
 
 enum xmmu_kind {
 	XMMU_MEANS_NOTHING,
@@ -159,12 +168,14 @@ struct xmmu_table {
 int xmmu_table_update(struct xmmu_vm *vm, struct xmmu_entry *entries, u32 count,
 		      u32 *done);
 void xmmu_tables_free(struct xmmu_vm *vm);
-/* Table @id, to be the root of a vCPU; NULL when there is none or its format and
- * level are not those of a root.  vm->lock. */
+/*
+ * Table @id, to be the root of a vCPU; NULL when there is none or its format and
+ * level are not those of a root.  vm->lock.
+ */
 struct xmmu_table *xmmu_table_get_root(struct xmmu_vm *vm, u32 id);
 void xmmu_table_put_root(struct xmmu_table *table);
 
-/* ---- vm.c ------------------------------------------------------------------------ */
+/* ---- vm.c --------------------------------------------------------------- */
 
 struct xmmu_vm {
 	struct kref ref;	/* the file and each vCPU */
@@ -173,9 +184,12 @@ struct xmmu_vm {
 	struct mutex lock;
 	struct xarray regions;
 	struct xarray tables;
+	u64 number;		/* no other VM has had it */
 	struct xmmu_vcpu *vcpu[XMMU_MAX_VCPUS];
-	/* Counts what was taken away.  A vCPU that has not flushed since enters only
-	 * after it did. */
+	/*
+	 * Counts what was taken away.  A vCPU that has not flushed since enters only
+	 * after it did.
+	 */
 	atomic64_t generation;
 };
 
@@ -185,7 +199,7 @@ void xmmu_vm_put(struct xmmu_vm *vm);
 /* Something was taken away: when this returns no vCPU uses it.  vm->lock. */
 void xmmu_vm_flush(struct xmmu_vm *vm);
 
-/* ---- vcpu.c ------------------------------------------------------------------------ */
+/* ---- vcpu.c ------------------------------------------------------------- */
 
 struct xmmu_vcpu {
 	struct xmmu_vm *vm;
@@ -199,6 +213,7 @@ struct xmmu_vcpu {
 	void *xsave;		/* the guest's, in a buffer that only we write */
 	u64 host_xcr0;
 	u32 host_pkru;
+	unsigned long host_dr[4], host_dr7;
 
 	int cpu;		/* that it ran on last, or -1 */
 	bool in_guest;		/* set before the generation is looked at */

@@ -27,7 +27,7 @@
 
 #define XMMU_API_VERSION	1
 
-/* ---- What the module and the CPU can do ------------------------------ */
+/* ---- What the module and the CPU can do --------------------------------- */
 
 enum xmmu_vendor {
 	XMMU_VENDOR_SVM = 1,
@@ -50,8 +50,10 @@ enum xmmu_feature {
 	XMMU_FEATURE_EXECONLY	= 1 << 2,	/* EPT leaves that cannot be read */
 	XMMU_FEATURE_REALMODE	= 1 << 3,	/* CR0.PE=0 and PG=0 can be run */
 	XMMU_FEATURE_TSC_SCALE	= 1 << 4,	/* xmmu_controls.tsc_ratio */
-	/* xmmu_exit.length is known; else it is that of the instruction without
-	 * prefixes (CPUID, HLT, RDMSR, WRMSR, IN, OUT), or 0. */
+	/*
+	 * xmmu_exit.length is known; else it is that of the instruction without
+	 * prefixes (CPUID, HLT, RDMSR, WRMSR, IN, OUT), or 0.
+	 */
 	XMMU_FEATURE_NEXT_RIP	= 1 << 5,
 };
 
@@ -72,7 +74,7 @@ struct xmmu_caps {
 	__u64 xcr0;		/* bits that a guest may set */
 };
 
-/* ---- Guest memory ----------------------------------------------------- */
+/* ---- Guest memory ------------------------------------------------------- */
 
 enum xmmu_region_flag {
 	XMMU_REGION_RO	= 1 << 0,	/* no entry may allow writing */
@@ -98,7 +100,7 @@ struct xmmu_region {
 	__u64 pages;
 };
 
-/* ---- Tables ------------------------------------------------------------ */
+/* ---- Tables ------------------------------------------------------------- */
 
 enum xmmu_op {
 	/*
@@ -106,24 +108,34 @@ enum xmmu_op {
 	 * @access and level @index.  EEXIST, EINVAL, ENOMEM.
 	 */
 	XMMU_OP_NEW,
-	/* Free table @table.  It must be empty, and no entry may point to it and
-	 * no vCPU use it as its root: EBUSY. */
+	/*
+	 * Free table @table.  It must be empty, and no entry may point to it and
+	 * no vCPU use it as its root: EBUSY.
+	 */
 	XMMU_OP_FREE,
-	/* Entry @index of @table maps @page (and the ones behind it) of region
+	/*
+	 * Entry @index of @table maps @page (and the ones behind it) of region
 	 * @target.  ENOENT: there is no such region; EFAULT: the page cannot be pinned; ENOMEM: RLIMIT_MEMLOCK;
 	 * EINVAL: a large leaf whose pages are not contiguous and aligned in the
-	 * host, or rights that the region or the format does not have. */
+	 * host, or rights that the region or the format does not have.
+	 */
 	XMMU_OP_LEAF,
-	/* Entry @index of @table points to table @target, of the same format (of
-	 * FORMAT_LONG in FORMAT_PAE) and one level less: EINVAL. */
+	/*
+	 * Entry @index of @table points to table @target, of the same format (of
+	 * FORMAT_LONG in FORMAT_PAE) and one level less: EINVAL.
+	 */
 	XMMU_OP_LINK,
 	/* Entry @index of @table is not present. */
 	XMMU_OP_CLEAR,
-	/* Give the rights @access to the leaf at @index of @table, which stays, and
-	 * so do its ACCESSED and DIRTY.  ENOENT: no leaf; EINVAL as for OP_LEAF. */
+	/*
+	 * Give the rights @access to the leaf at @index of @table, which stays, and
+	 * so do its ACCESSED and DIRTY.  ENOENT: no leaf; EINVAL as for OP_LEAF.
+	 */
 	XMMU_OP_ACCESS,
-	/* Read and then clear the bits @access (ACCESSED, DIRTY) of the leaf.
-	 * ENOENT: no leaf. */
+	/*
+	 * Read and then clear the bits @access (ACCESSED, DIRTY) of the leaf.
+	 * ENOENT: no leaf.
+	 */
 	XMMU_OP_HARVEST,
 };
 
@@ -169,7 +181,7 @@ struct xmmu_update {
 	__u32 done;
 };
 
-/* ---- A vCPU's state ------------------------------------------------------ */
+/* ---- A vCPU's state ----------------------------------------------------- */
 
 /* Groups of registers, as bits of xmmu_run.wanted, .valid and .commit. */
 enum xmmu_group {
@@ -241,8 +253,10 @@ enum xmmu_event_type {
 	XMMU_EVENT_INTERRUPT,
 	XMMU_EVENT_NMI,
 	XMMU_EVENT_EXCEPTION,
-	/* In .pending only: INT n, INT3 or INTO.  RIP is at the instruction, which
-	 * makes the interrupt again when the guest goes on. */
+	/*
+	 * In .pending only: INT n, INT3 or INTO.  RIP is at the instruction, which
+	 * makes the interrupt again when the guest goes on.
+	 */
 	XMMU_EVENT_SOFT,
 };
 
@@ -265,8 +279,10 @@ struct xmmu_events {
 
 enum xmmu_want {
 	XMMU_WANT_IRQ_WINDOW	= 1 << 0,	/* exit when an interrupt can be taken */
-	/* Exit when NMIs are not blocked any more.  Only VMX can: on SVM the IRET that
-	 * ends the blocking is an XMMU_EXIT_INSTRUCTION. */
+	/*
+	 * Exit when NMIs are not blocked any more.  Only VMX can: on SVM the IRET that
+	 * ends the blocking is an XMMU_EXIT_INSTRUCTION.
+	 */
 	XMMU_WANT_NMI_WINDOW	= 1 << 1,
 	XMMU_WANT_CR_EXITS	= 1 << 2,	/* exit on any access to CR3, and INVLPG */
 	XMMU_WANT_ALL		= (1 << 3) - 1
@@ -281,7 +297,7 @@ struct xmmu_controls {
 	__u64 tsc_ratio;	/* 8.32 fixed point; 0 is 1.0 */
 };
 
-/* ---- Why the vCPU stopped -------------------------------------------------- */
+/* ---- Why the vCPU stopped ----------------------------------------------- */
 
 enum xmmu_exit_reason {
 	XMMU_EXIT_NONE,		/* ioctl failed with EINTR: a signal, immediate_exit, or

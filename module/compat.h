@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * xmmu: what the kernel calls otherwise in some versions
+ *
+ * The module is written for 6.1; what has another name or another home since is
+ * given the old one here, and only here.
+ */
+#ifndef XMMU_COMPAT_H
+#define XMMU_COMPAT_H
+
+#include <linux/syscore_ops.h>
+#include <linux/version.h>
+#include <asm/msr.h>
+#include <asm/processor.h>
+#if __has_include(<asm/cpuid/api.h>)
+#include <asm/cpuid/api.h>
+#endif
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
+#define rdmsrl		rdmsrq
+#define wrmsrl		wrmsrq
+#define rdmsrl_safe	rdmsrq_safe
+#define wrmsrl_safe	wrmsrq_safe
+#endif
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 19, 0)
+#define SYSCORE_DATA		void *unused
+#else
+#define SYSCORE_DATA		void
+#define register_syscore	register_syscore_ops
+#define unregister_syscore	unregister_syscore_ops
+#endif
+
+#endif /* XMMU_COMPAT_H */
