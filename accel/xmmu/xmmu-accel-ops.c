@@ -3,12 +3,13 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * A vCPU of xmmu runs as one of TCG does; the subclass adds what a reset means
- * for the MMU.
+ * A vCPU of xmmu runs as one of TCG does, or in hardware (engine/native.c); the
+ * subclass adds what a reset means for the MMU.
  */
 #include "qemu/osdep.h"
 #include "system/accel-ops.h"
 #include "accel/xmmu/xmmu-accel.h"
+#include "accel/xmmu/engine/native.h"
 
 static void (*parent_ops_init)(AccelOpsClass *ops);
 static void (*parent_reset_hold)(CPUState *cpu);
@@ -24,6 +25,9 @@ static void xmmu_ops_init(AccelOpsClass *ops)
     parent_ops_init(ops);
     parent_reset_hold = ops->cpu_reset_hold;
     ops->cpu_reset_hold = xmmu_reset_hold;
+    if (xmmu_native_enabled()) {
+        xmmu_native_ops_init(ops);
+    }
 }
 
 static void xmmu_ops_class_init(ObjectClass *oc, void *data)

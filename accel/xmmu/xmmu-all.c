@@ -15,12 +15,14 @@
 #include "exec/address-spaces.h"
 #include "hw/boards.h"
 #include "hw/core/cpu.h"
+#include "system/cpu-timers.h"
 #include "system/reset.h"
 #include "system/runstate.h"
+#include "system/tcg.h"
 #include "accel/xmmu/xmmu-accel.h"
 #include "accel/xmmu/engine/engine.h"
+#include "accel/xmmu/engine/native.h"
 
-#define DEV_XMMU "/dev/xmmu"
 #define DEFAULT_PREV_ROOTS 3
 #define DEFAULT_NX_RATIO 60
 
@@ -198,7 +200,7 @@ static void add_properties(ObjectClass *oc)
                                    &XmmuEngine_lookup, get_engine, set_engine);
     object_class_property_set_description(oc, "engine",
         "What executes the guest: auto, soft (TCG and a model of the hardware) "
-        "or native (VMX or SVM through " DEV_XMMU ")");
+        "or native (VMX or SVM through " XMMU_DEVICE_PATH ")");
 
     object_class_property_add_bool(oc, "tdp", get_tdp, set_tdp);
     object_class_property_set_description(oc, "tdp",
@@ -264,29 +266,64 @@ static void xmmu_accel_instance_init(Object *obj)
 
 /* ---- Start ------------------------------------------------------------- */
 
-/* The native engine is not there yet: say which of the two reasons it is. */
-static const char *native_missing(void)
+/* What engine=native cannot be combined with; NULL: nothing of it was asked for. */
+static const char *native_conflict(void)
 {
-    int fd = open(DEV_XMMU, O_RDWR | O_CLOEXEC);
-
-    if (fd < 0) {
-        return strerror(errno);
+    if (icount_enabled()) {
+        return "-icount counts what TCG executes";
     }
-    close(fd);
-    return "this build has no native engine";
+    if (!qemu_tcg_mttcg_enabled()) {
+        return "thread=single is for engine=soft";
+    }
+    if (xmmu_state.verify) {
+        return "verify=on compares translations of engine=soft";
+    }
+    return NULL;
 }
 
-static void choose_engine(void)
+static bool open_native(char **error)
 {
+    const char *conflict = native_conflict();
+
+    if (conflict) {
+        *error = g_strdup(conflict);
+        return false;
+    }
+    return xmmu_native_open(&xmmu_state, error);
+}
+
+static bool choose_engine(void)
+{
+    g_autofree char *error = NULL;
+
+    if (xmmu_state.engine == XMMU_ENGINE_SOFT) {
+        return true;
+    }
+    if (open_native(&error)) {
+        if (xmmu_state.engine == XMMU_ENGINE_AUTO) {
+            info_report("xmmu: engine native");
+        }
+        xmmu_state.engine = XMMU_ENGINE_NATIVE;
+        return true;
+    }
     if (xmmu_state.engine == XMMU_ENGINE_NATIVE) {
-        error_report("engine=native is not available: " DEV_XMMU ": %s",
-                     native_missing());
-        exit(EXIT_FAILURE);
+        error_report("engine=native is not available: %s", error);
+        return false;
     }
-    if (xmmu_state.engine == XMMU_ENGINE_AUTO) {
-        info_report("xmmu: engine soft (" DEV_XMMU ": %s)", native_missing());
-        xmmu_state.engine = XMMU_ENGINE_SOFT;
+    info_report("xmmu: engine soft (%s)", error);
+    xmmu_state.engine = XMMU_ENGINE_SOFT;
+    return true;
+}
+
+static bool start_native(void)
+{
+    g_autofree char *error = NULL;
+
+    if (xmmu_native_enabled() && !xmmu_native_start(&error)) {
+        error_report("xmmu: %s", error);
+        return false;
     }
+    return true;
 }
 
 static void forget_vcpu_state(void)
@@ -352,14 +389,15 @@ static int xmmu_init_machine(MachineState *ms)
     if (ret < 0) {
         return ret;
     }
-    choose_engine();
-    if (!settle_table_memory(ms)) {
+    if (!choose_engine() || !settle_table_memory(ms)) {
         return -EINVAL;
     }
     /* auto asks for a host CPU with the problem; the hardware model has no iTLB. */
     xmmu_state.config.nx_huge_pages =
         xmmu_state.nx_huge_pages == XMMU_NX_HUGE_PAGES_FORCE;
-    xmmu_state.vm = xmmu_vm_new(&xmmu_state.config, &xmmu_soft_services,
+    xmmu_state.vm = xmmu_vm_new(&xmmu_state.config,
+                                xmmu_native_enabled() ? xmmu_native_services()
+                                                      : &xmmu_soft_services,
                                 &xmmu_state);
     if (!xmmu_state.vm) {
         error_report("xmmu: no host memory");
@@ -367,6 +405,9 @@ static int xmmu_init_machine(MachineState *ms)
     }
     if (xmmu_state.async_pf) {
         xmmu_vm_enable_apf(xmmu_state.vm, &xmmu_apf_services);
+    }
+    if (!start_native()) {
+        return -EINVAL;
     }
     xmmu_memory_listen(&xmmu_state.memory[XMMU_AS_NORMAL], xmmu_state.vm,
                        XMMU_AS_NORMAL, &address_space_memory, "xmmu");

@@ -14,6 +14,7 @@
 #include "exec/cputlb.h"
 #include "hw/core/sysemu-cpu-ops.h"
 #include "accel/xmmu/trace.h"
+#include "accel/xmmu/engine/native.h"
 #include "target/i386/xmmu/hooks.h"
 #include "target/i386/xmmu/xmmu-cpu.h"
 
@@ -134,6 +135,7 @@ void xmmu_cpu_reset(CPUState *cs)
     accel->pending |= XMMU_PENDING_REGS | XMMU_PENDING_RESET;
     accel->apf_halted = false;
     accel->apf_loaded = false;
+    xmmu_native_vcpu_replaced(cs);
 }
 
 void xmmu_cpu_flushed(CPUState *cs)

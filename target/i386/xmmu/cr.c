@@ -44,6 +44,7 @@ void xmmu_note_cr0(CPUX86State *env, uint32_t cr0)
         what |= XMMU_PENDING_PDPTE;
     }
     note(env, what);
+    xmmu_native_note_mode(env_cpu(env));
 }
 
 void xmmu_note_cr3(CPUX86State *env)
@@ -97,6 +98,7 @@ void xmmu_note_smm(CPUX86State *env)
 {
     tlb_flush(env_cpu(env));
     note(env, XMMU_PENDING_FLUSH);
+    xmmu_native_note_mode(env_cpu(env));
 }
 
 void xmmu_do_invlpg(CPUX86State *env, vaddr addr)

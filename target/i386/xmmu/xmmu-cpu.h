@@ -39,6 +39,7 @@ struct AccelCPUState {
     bool apf_halted;            /* CPUState.halted is ours: for want of a page */
     bool apf_loaded;            /* the state came from elsewhere, where pages may have
                                    been on their way */
+    struct XmmuNativeVcpu *native;      /* its place in the module; NULL: engine soft */
     uint64_t verified;          /* translations compared (verify=on) */
     uint64_t verified_stale;    /* of these, not yet flushed by the guest */
 };
@@ -71,6 +72,11 @@ static inline void xmmu_take_over(CPUState *cs)
         xmmu_take_over_slow(cs);
     }
 }
+
+/* ---- native-step.c -------------------------------------------------------- */
+
+/* What the hardware can run may have changed: a stretch of TCG shall look. */
+void xmmu_native_note_mode(CPUState *cs);
 
 /* ---- canonical.c ---------------------------------------------------------- */
 

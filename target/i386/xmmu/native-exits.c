@@ -1,0 +1,307 @@
+/*
+ * xmmu native engine: why the hardware stopped
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Owns what is done about each exit (enum xmmu_exit_reason).  CPUID, plain IN and OUT,
+ * and HLT are done here; faults in our tables are the core's; everything that needs
+ * decoding is one instruction of TCG.
+ */
+#include "qemu/osdep.h"
+#include "qemu/error-report.h"
+#include "qemu/main-loop.h"
+#include "cpu.h"
+#include "exec/address-spaces.h"
+#include "exec/memory.h"
+#include "system/runstate.h"
+#include "accel/xmmu/trace.h"
+#include "target/i386/xmmu/native.h"
+
+/* So many faults in a row at one place that find nothing to do mean that the module
+ * and the core disagree; better to stop the VM than to spin. */
+#define MAX_SPURIOUS 1000
+
+int xmmu_native_fail(CPUState *cs, const char *why)
+{
+    XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
+
+    error_report("xmmu: CPU %d stopped: %s (exit %u, hardware 0x%" PRIx64 ")",
+                 cs->cpu_index, why, n->exit.reason, (uint64_t)n->exit.hardware);
+    bql_lock();
+    vm_stop(RUN_STATE_INTERNAL_ERROR);
+    bql_unlock();
+    return EXCP_INTERRUPT;
+}
+
+/* ---- Instructions done here --------------------------------------------------------- */
+
+/* What else happens at an instruction's end is left to TCG: traps, and the end of the
+ * 32-bit address space. */
+static bool is_simple(CPUState *cs)
+{
+    CPUX86State *env = cpu_env(cs);
+
+    return xmmu_native_vcpu(cs)->exit.length &&
+           !(env->eflags & TF_MASK) &&
+           !(env->eip <= UINT32_MAX && env->eip > UINT32_MAX - 15);
+}
+
+static void finish_instruction(CPUState *cs)
+{
+    XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
+    CPUX86State *env = cpu_env(cs);
+
+    env->eip += n->exit.length;
+    env->eflags &= ~RF_MASK;
+    n->changed |= XMMU_GROUP_GPRS;
+    if (env->hflags & HF_INHIBIT_IRQ_MASK) {
+        env->hflags &= ~HF_INHIBIT_IRQ_MASK;
+        n->changed |= XMMU_GROUP_EVENTS;
+    }
+}
+
+static int handle_cpuid(CPUState *cs)
+{
+    CPUX86State *env = cpu_env(cs);
+    uint32_t a, b, c, d;
+
+    if (!is_simple(cs)) {
+        return xmmu_native_step(cs);
+    }
+    cpu_x86_cpuid(env, env->regs[R_EAX], env->regs[R_ECX], &a, &b, &c, &d);
+    env->regs[R_EAX] = a;
+    env->regs[R_EBX] = b;
+    env->regs[R_ECX] = c;
+    env->regs[R_EDX] = d;
+    finish_instruction(cs);
+    return 0;
+}
+
+static int handle_hlt(CPUState *cs)
+{
+    if (!is_simple(cs)) {
+        return xmmu_native_step(cs);
+    }
+    finish_instruction(cs);
+    cs->halted = 1;
+    return EXCP_HLT;
+}
+
+static uint64_t port_in(CPUX86State *env, uint16_t port, unsigned size)
+{
+    MemTxAttrs attrs = cpu_get_mem_attrs(env);
+
+    switch (size) {
+    case 1:
+        return deposit64(env->regs[R_EAX], 0, 8,
+                         address_space_ldub(&address_space_io, port, attrs, NULL));
+    case 2:
+        return deposit64(env->regs[R_EAX], 0, 16,
+                         address_space_lduw(&address_space_io, port, attrs, NULL));
+    default:
+        return address_space_ldl(&address_space_io, port, attrs, NULL);
+    }
+}
+
+static void port_out(CPUX86State *env, uint16_t port, unsigned size)
+{
+    MemTxAttrs attrs = cpu_get_mem_attrs(env);
+    uint32_t value = env->regs[R_EAX];
+
+    switch (size) {
+    case 1:
+        address_space_stb(&address_space_io, port, value, attrs, NULL);
+        break;
+    case 2:
+        address_space_stw(&address_space_io, port, value, attrs, NULL);
+        break;
+    default:
+        address_space_stl(&address_space_io, port, value, attrs, NULL);
+        break;
+    }
+}
+
+/* The hardware has checked IOPL and the TSS's bitmap. */
+static int handle_io(CPUState *cs)
+{
+    XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
+    CPUX86State *env = cpu_env(cs);
+    uint16_t port = n->exit.io.port;
+    unsigned size = n->exit.io.size;
+
+    if (n->exit.io.string || !is_simple(cs) || port + size > 0x10000) {
+        return xmmu_native_step(cs);
+    }
+    /* First, so that a device that looks at the vCPU (a reset, savevm) sees it behind
+     * the instruction. */
+    finish_instruction(cs);
+    if (n->exit.io.in) {
+        env->regs[R_EAX] = port_in(env, port, size);
+    } else {
+        port_out(env, port, size);
+    }
+    return 0;
+}
+
+/* ---- Faults in our tables ------------------------------------------------------------ */
+
+static int emulate(CPUState *cs)
+{
+    return xmmu_native_vcpu(cs)->pending.type == XMMU_EVENT_NONE
+           ? xmmu_native_step(cs) : xmmu_native_deliver(cs);
+}
+
+static int check_progress(CPUState *cs, XmmuPfResult result, gpa_t address)
+{
+    XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
+
+    if (result != XMMU_PF_SPURIOUS || address != n->spurious_gpa) {
+        n->spurious = 0;
+        n->spurious_gpa = address;
+    } else if (++n->spurious > MAX_SPURIOUS) {
+        n->spurious = 0;
+        return xmmu_native_fail(cs, "a fault that nothing ends");
+    }
+    return 0;
+}
+
+static int after_fault(CPUState *cs, XmmuPfResult result, const XmmuFault *fault,
+                       uint64_t address)
+{
+    const XmmuException *e = &fault->exception;
+
+    switch (result) {
+    case XMMU_PF_EMULATE:
+        return emulate(cs);
+    case XMMU_PF_NOMEM:
+        return xmmu_native_fail(cs, "no host memory for page tables");
+    case XMMU_PF_GUEST:
+        if (e->vector == XMMU_EXC_PF) {
+            xmmu_native_change(cs, XMMU_GROUP_CRS);
+            cpu_env(cs)->cr[2] = e->cr2;
+        }
+        return xmmu_native_raise(cs, e->vector, true, e->error_code);
+    case XMMU_PF_REFLECT:
+        return xmmu_native_fail(cs, "a nested guest");
+    default:
+        xmmu_native_retry_pending(cs);
+        return check_progress(cs, result, address);
+    }
+}
+
+static uint8_t wanted_access(uint32_t access)
+{
+    return access & XMMU_ACCESS_EXEC ? XMMU_PROT_EXEC :
+           access & XMMU_ACCESS_WRITE ? XMMU_PROT_WRITE : XMMU_PROT_READ;
+}
+
+/* Two-dimensional paging: the second dimension stopped an access. */
+static int handle_memory(CPUState *cs)
+{
+    XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
+    XmmuFault fault = {
+        .access.want = wanted_access(n->exit.memory.access),
+        .tdp_gpa = n->exit.memory.gpa,
+        .table = n->exit.memory.table,
+    };
+
+    /* A20 is masked in tables of their own only in TCG. */
+    xmmu_take_over(cs);
+    return after_fault(cs, xmmu_tdp_fault(cs->accel->vcpu, &fault), &fault,
+                       fault.tdp_gpa);
+}
+
+/* Shadow paging: #PF is ours first. */
+static int handle_page_fault(CPUState *cs)
+{
+    XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
+    CPUX86State *env = cpu_env(cs);
+    uint32_t error = n->exit.exception.error;
+    XmmuFault fault = {
+        .access = {
+            .gva = n->exit.exception.address,
+            .want = error & XMMU_PFEC_I ? XMMU_PROT_EXEC :
+                    error & XMMU_PFEC_W ? XMMU_PROT_WRITE : XMMU_PROT_READ,
+            .user = error & XMMU_PFEC_U,
+        },
+    };
+
+    /* An access of the CPU itself (a descriptor table) at CPL 3 is not excused by AC. */
+    fault.access.smap_off = !fault.access.user && (env->eflags & AC_MASK) &&
+                            n->run->segments.cpl != 3;
+    xmmu_take_over(cs);
+    return after_fault(cs, xmmu_shadow_fault(cs->accel->vcpu, &fault), &fault,
+                       fault.access.gva);
+}
+
+static int handle_exception(CPUState *cs)
+{
+    XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
+    CPUX86State *env = cpu_env(cs);
+    unsigned vector = n->exit.exception.vector;
+
+    if (vector == EXCP0E_PAGE && !xmmu_state.config.tdp) {
+        return handle_page_fault(cs);
+    }
+    if (vector == EXCP01_DB) {
+        /* Whoever delivers #DB clears GD: Intel SDM vol. 3, 17.2.4. */
+        env->dr[6] = n->exit.exception.dr6;
+        env->dr[7] &= ~(target_ulong)DR7_GD;
+        n->changed |= XMMU_GROUP_DRS;
+    }
+    return xmmu_native_raise(cs, vector, n->exit.exception.has_error,
+                             n->exit.exception.error);
+}
+
+/* ---- All ---------------------------------------------------------------------------------- */
+
+static int handle_shutdown(void)
+{
+    qemu_system_reset_request(SHUTDOWN_CAUSE_GUEST_RESET);
+    return EXCP_INTERRUPT;
+}
+
+static int handle_invalid(CPUState *cs)
+{
+    XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
+
+    trace_xmmu_native_invalid(cs->cpu_index, n->exit.hardware);
+    n->odd_mode = true;
+    return 0;
+}
+
+int xmmu_native_handle(CPUState *cs)
+{
+    XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
+
+    trace_xmmu_native_exit(cs->cpu_index, n->exit.reason, n->exit.hardware,
+                           cpu_env(cs)->eip);
+    switch (n->exit.reason) {
+    case XMMU_EXIT_MEMORY:
+        return handle_memory(cs);
+    case XMMU_EXIT_EXCEPTION:
+        return handle_exception(cs);
+    case XMMU_EXIT_CPUID:
+        return handle_cpuid(cs);
+    case XMMU_EXIT_IO:
+        return handle_io(cs);
+    case XMMU_EXIT_HLT:
+        return handle_hlt(cs);
+    case XMMU_EXIT_IRQ_WINDOW:
+    case XMMU_EXIT_NMI_WINDOW:
+        return 0;
+    case XMMU_EXIT_CR:
+    case XMMU_EXIT_DR:
+    case XMMU_EXIT_MSR:
+    case XMMU_EXIT_INVLPG:
+    case XMMU_EXIT_INSTRUCTION:
+    case XMMU_EXIT_TASK_SWITCH:
+        return emulate(cs);
+    case XMMU_EXIT_SHUTDOWN:
+        return handle_shutdown();
+    case XMMU_EXIT_INVALID:
+        return handle_invalid(cs);
+    default:
+        return xmmu_native_fail(cs, "an exit that nobody knows");
+    }
+}

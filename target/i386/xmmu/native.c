@@ -1,0 +1,188 @@
+/*
+ * xmmu native engine: the life of an x86 vCPU in hardware
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Owns the loop around XMMU_RUN, and how env and the module change places as the home
+ * of the vCPU's registers.  See docs/devel/xmmu-native.rst.
+ *
+ * The thread may be wanted at any time, by qemu_cpu_kick().  A kick first notes what is
+ * wanted (a request, stop, work, exit_request), then sends a signal, whose handler
+ * sets .kicked and run->immediate_exit.  The module looks at that with interrupts off
+ * right before the guest; so between here and the guest there is no gap.
+ */
+#include "qemu/osdep.h"
+#include "qemu/error-report.h"
+#include "qemu/main-loop.h"
+#include "cpu.h"
+#include "exec/cputlb.h"
+#include "accel/xmmu/trace.h"
+#include "target/i386/xmmu/native.h"
+
+/* ---- Life ------------------------------------------------------------------------ */
+
+void xmmu_native_vcpu_start(CPUState *cs)
+{
+    XmmuNativeVcpu *n = g_new0(XmmuNativeVcpu, 1);
+    char *error;
+
+    if (!xmmu_device_new_vcpu(xmmu_native.device, xmmu_mirror_fd(xmmu_native.mirror),
+                              cs->cpu_index, &n->device, &error)) {
+        error_report("xmmu: %s", error);
+        exit(EXIT_FAILURE);
+    }
+    n->run = n->device.run;
+    n->loaded = XMMU_GROUP_ALL;
+    n->changed = XMMU_GROUP_ALL;
+    cs->accel->native = n;
+}
+
+void xmmu_native_vcpu_end(CPUState *cs)
+{
+    XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
+
+    cs->accel->native = NULL;
+    xmmu_device_close_vcpu(&n->device);
+    xmmu_mirror_forget_vcpu(xmmu_native.mirror, cs->cpu_index);
+    g_free(n);
+}
+
+void xmmu_native_vcpu_stop(CPUState *cs)
+{
+    XmmuNativeVcpu *n = cs->accel ? cs->accel->native : NULL;
+
+    if (n) {
+        qatomic_set(&n->kicked, true);
+        qatomic_set(&n->run->immediate_exit, 1);
+    }
+}
+
+bool xmmu_native_vcpu_emulating(CPUState *cs)
+{
+    XmmuNativeVcpu *n = cs->accel ? qatomic_read(&cs->accel->native) : NULL;
+
+    smp_mb();
+    return n && qatomic_read(&n->emulating);
+}
+
+/* ---- env and the module -------------------------------------------------------------- */
+
+void xmmu_native_vcpu_load(CPUState *cs)
+{
+    if (cs->accel && cs->accel->native) {
+        xmmu_native_change(cs, XMMU_GROUP_ALL);
+    }
+}
+
+void xmmu_native_vcpu_replaced(CPUState *cs)
+{
+    XmmuNativeVcpu *n = cs->accel ? cs->accel->native : NULL;
+
+    if (n) {
+        n->loaded = XMMU_GROUP_ALL;
+        n->changed = XMMU_GROUP_ALL;
+        n->pending = (struct xmmu_event) { 0 };
+        n->run->events.inject = (struct xmmu_event) { 0 };
+        n->odd_mode = false;
+    }
+}
+
+/* ---- Running --------------------------------------------------------------------------- */
+
+/* The tables as the core has them now; the root to begin at. */
+static int prepare_tables(CPUState *cs)
+{
+    XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
+    char *error;
+
+    if (!xmmu_state.config.tdp) {
+        xmmu_native_flush();
+    }
+    xmmu_take_over(cs);
+    if (xmmu_mirror_enter(xmmu_native.mirror, cs->accel->vcpu, &n->root,
+                          &error) != XMMU_MIRROR_OK) {
+        int ret = xmmu_native_fail(cs, error);
+
+        g_free(error);
+        return ret;
+    }
+    return 0;
+}
+
+/* What went in and did not arrive, or was cut off. */
+static void take_pending(XmmuNativeVcpu *n, bool interrupted)
+{
+    n->pending = interrupted ? n->run->events.inject : n->run->events.pending;
+    n->run->events.inject = (struct xmmu_event) { 0 };
+    if (n->pending.type != XMMU_EVENT_NONE) {
+        /* Now it is ours: the module shall not inject it as well. */
+        n->changed |= XMMU_GROUP_EVENTS;
+    }
+}
+
+static int run_hardware(CPUState *cs)
+{
+    XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
+    int ret = prepare_tables(cs);
+
+    if (ret) {
+        return ret;
+    }
+    xmmu_native_choose_event(cs);
+    xmmu_native_give(cs);
+    ret = xmmu_device_run(&n->device);
+    if (ret && ret != -EINTR) {
+        n->exit = (struct xmmu_exit) { 0 };
+        xmmu_native_vcpu_replaced(cs);
+        return xmmu_native_fail(cs, strerror(-ret));
+    }
+    xmmu_native_take(cs);
+    take_pending(n, ret);
+    n->exit = n->run->exit;
+    return ret ? EXCP_INTERRUPT : xmmu_native_handle(cs);
+}
+
+static int run_once(CPUState *cs)
+{
+    return xmmu_native_must_emulate(cs) ? xmmu_native_stretch(cs) : run_hardware(cs);
+}
+
+/* From now on a kick is news.  False: one came before. */
+static bool listen_for_kicks(CPUState *cs)
+{
+    XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
+
+    qatomic_set(&n->kicked, false);
+    qatomic_set(&n->run->immediate_exit, 0);
+    smp_mb();
+    return !qatomic_read(&cs->exit_request);
+}
+
+/* An event that waits for the next run is no part of what is saved or migrated. */
+static int settle(CPUState *cs)
+{
+    return xmmu_native_vcpu(cs)->pending.type == XMMU_EVENT_NONE
+           ? 0 : xmmu_native_deliver(cs);
+}
+
+int xmmu_native_vcpu_exec(CPUState *cs)
+{
+    XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
+    int ret = 0;
+
+    if (!listen_for_kicks(cs)) {
+        return EXCP_INTERRUPT;
+    }
+    if (xmmu_native_wake(cs)) {
+        return EXCP_HALTED;
+    }
+    bql_unlock();
+    while (!ret && !qatomic_read(&n->kicked)) {
+        ret = run_once(cs);
+    }
+    if (!ret || ret == EXCP_INTERRUPT) {
+        ret = settle(cs);
+    }
+    bql_lock();
+    return ret ? ret : EXCP_INTERRUPT;
+}

@@ -1,0 +1,92 @@
+/*
+ * xmmu: x86 vCPUs in hardware, for target/i386/xmmu/native*.c
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * A group of registers (enum xmmu_group) is in one of three places: in the module only,
+ * in env as well (.loaded), or in env only, as env was changed (.changed, which is part
+ * of .loaded).  Before the guest runs what was changed is committed; after it has run
+ * nothing is loaded but what came with the exit.
+ *
+ * All of it belongs to the vCPU's thread, but for .run->immediate_exit.
+ */
+#ifndef TARGET_I386_XMMU_NATIVE_H
+#define TARGET_I386_XMMU_NATIVE_H
+
+#include "target/i386/xmmu/xmmu-cpu.h"
+#include "accel/xmmu/engine/native.h"
+
+struct XmmuNativeVcpu {
+    XmmuDeviceVcpu device;
+    struct xmmu_run *run;       /* device.run */
+    uint32_t loaded;            /* enum xmmu_group: env has these */
+    uint32_t changed;           /* and the module does not */
+    uint32_t fresh;             /* the shared page has these as they are */
+    struct xmmu_exit exit;      /* of the last run */
+    struct xmmu_event pending;  /* the exit cut off its delivery; to be injected */
+    uint32_t root, want;        /* of xmmu_controls, for the next run */
+    uint64_t tsc_offset;
+    bool kicked;                /* atomic: the signal came */
+    bool emulating;             /* atomic: TCG is executing */
+    bool in_stretch;            /* it executes until the mode changes */
+    bool mode_changed;          /* it did */
+    bool odd_mode;              /* the module cannot run this mode */
+    gpa_t spurious_gpa;         /* of faults that found nothing to do, */
+    unsigned spurious;          /* and how many there were one after the other */
+};
+typedef struct XmmuNativeVcpu XmmuNativeVcpu;
+
+static inline XmmuNativeVcpu *xmmu_native_vcpu(CPUState *cs)
+{
+    return cs->accel->native;
+}
+
+/* ---- native-regs.c ---------------------------------------------------------- */
+
+/* Makes sure that env has the groups. */
+void xmmu_native_load(CPUState *cs, uint32_t groups);
+/* The same, and that the module gets them back. */
+static inline void xmmu_native_change(CPUState *cs, uint32_t groups)
+{
+    xmmu_native_load(cs, groups);
+    xmmu_native_vcpu(cs)->changed |= groups;
+}
+
+/* After an exit: takes what came with it. */
+void xmmu_native_take(CPUState *cs);
+/* Before a run: gives the module what was changed. */
+void xmmu_native_give(CPUState *cs);
+
+/* ---- native-step.c -------------------------------------------------------------- */
+
+/*
+ * One instruction, by TCG, whatever it does: also an exception that it raises.  Events
+ * that wait may be delivered.  Returns 0 or EXCP_*.
+ */
+int xmmu_native_step(CPUState *cs);
+/* Deliver .pending by TCG, in place of an instruction. */
+int xmmu_native_deliver(CPUState *cs);
+/* Must TCG execute, because the hardware cannot, or because it may not? */
+bool xmmu_native_must_emulate(CPUState *cs);
+/* TCG executes until xmmu_native_must_emulate() is false or somebody wants the thread. */
+int xmmu_native_stretch(CPUState *cs);
+
+/* ---- native-events.c -------------------------------------------------------------- */
+
+/* INIT, SIPI and what ends HLT.  With the BQL.  True: the vCPU sleeps. */
+bool xmmu_native_wake(CPUState *cs);
+/* Choose what is injected by the next run, and which windows it waits for. */
+void xmmu_native_choose_event(CPUState *cs);
+/* The event that a run could not deliver is delivered by the next one. */
+void xmmu_native_retry_pending(CPUState *cs);
+/* An exception of the guest's; the double fault rules apply.  Returns 0 or EXCP_*. */
+int xmmu_native_raise(CPUState *cs, unsigned vector, bool has_error, uint32_t error);
+
+/* ---- native-exits.c ----------------------------------------------------------------- */
+
+/* Returns 0 when the guest can go on, else EXCP_*. */
+int xmmu_native_handle(CPUState *cs);
+/* The VM stops with an internal error. */
+int xmmu_native_fail(CPUState *cs, const char *why);
+
+#endif /* TARGET_I386_XMMU_NATIVE_H */
