@@ -8,11 +8,15 @@
  * sorted list at its end, when something changed.  What is not in the list is
  * MMIO or a hole for the core, and QEMU's own dispatch decides about it.
  *
+ * Whether writes to a section are logged is a property of its memory region; a change
+ * of it is a transaction too.  What the core has logged is asked for section by section.
+ *
  * All callbacks run in the thread that commits the transaction, with the BQL.
  */
 #include "qemu/osdep.h"
 #include "qemu/error-report.h"
 #include "exec/memory.h"
+#include "exec/ram_addr.h"
 #include "exec/target_page.h"
 #include "accel/xmmu/trace.h"
 #include "accel/xmmu/xmmu-accel.h"
@@ -61,32 +65,51 @@ static void append_region(GArray *regions, const XmmuRegion *region)
     g_array_append_vals(regions, region, 1);
 }
 
-/* The whole pages of a section; pages that it shares with others stay MMIO. */
-static void memory_collect(MemoryListener *listener,
-                           MemoryRegionSection *section)
+/* The whole pages of a section; pages that it shares with others stay MMIO.  False:
+ * there are none. */
+static bool section_region(const MemoryRegionSection *section, XmmuRegion *region)
 {
-    XmmuMemory *memory = to_memory(listener);
     hwaddr start = section->offset_within_address_space;
     hwaddr first = ROUND_UP(start, XMMU_PAGE_SIZE);
     hwaddr end, offset;
-    XmmuRegion region;
 
-    memory->touched = true;
     if (!section_is_mapped(section)) {
-        return;
+        return false;
     }
     end = ROUND_DOWN(start + int128_get64(section->size), XMMU_PAGE_SIZE);
     offset = section->offset_within_region + (first - start);
     if (end <= first || offset % XMMU_PAGE_SIZE) {
-        return;
+        return false;
     }
-    region = (XmmuRegion) {
+    *region = (XmmuRegion) {
         .gfn = first >> XMMU_PAGE_SHIFT,
         .npages = (end - first) >> XMMU_PAGE_SHIFT,
         .hpa = (uintptr_t)memory_region_get_ram_ptr(section->mr) + offset,
     };
+    return true;
+}
+
+/* TCG's own interest in code, which all RAM has, is none of ours. */
+static bool section_is_logged(const MemoryRegionSection *section)
+{
+    return memory_region_get_dirty_log_mask(section->mr) & DIRTY_CLIENTS_NOCODE;
+}
+
+static void memory_collect(MemoryListener *listener,
+                           MemoryRegionSection *section)
+{
+    XmmuMemory *memory = to_memory(listener);
+    XmmuRegion region;
+
+    memory->touched = true;
+    if (!section_region(section, &region)) {
+        return;
+    }
     if (section->readonly || section->mr->rom_device) {
         region.flags |= XMMU_REGION_READONLY;
+    }
+    if (section_is_logged(section)) {
+        region.flags |= XMMU_REGION_LOG_DIRTY;
     }
     append_region(memory->next, &region);
 }
@@ -137,6 +160,39 @@ static void memory_commit(MemoryListener *listener)
     memory->next = old;
 }
 
+static void memory_log_sync(MemoryListener *listener, MemoryRegionSection *section)
+{
+    XmmuRegion region;
+
+    if (section_region(section, &region)) {
+        xmmu_log_sync(to_memory(listener)->vm, region.hpa, region.npages);
+    }
+}
+
+static void memory_log_clear(MemoryListener *listener, MemoryRegionSection *section)
+{
+    XmmuRegion region;
+
+    if (section_region(section, &region)) {
+        xmmu_log_clear(to_memory(listener)->vm, region.hpa, region.npages);
+    }
+}
+
+static void memory_log_sync_global(MemoryListener *listener, bool last_stage)
+{
+    xmmu_log_reap(to_memory(listener)->vm);
+}
+
+static void listen_to_logs(MemoryListener *listener, const XmmuConfig *config)
+{
+    if (config->dirty_log == XMMU_DIRTY_RING) {
+        listener->log_sync_global = memory_log_sync_global;
+    } else {
+        listener->log_sync = memory_log_sync;
+        listener->log_clear = memory_log_clear;
+    }
+}
+
 void xmmu_memory_listen(XmmuMemory *memory, XmmuVm *vm, unsigned as_id,
                         AddressSpace *as, const char *name)
 {
@@ -154,5 +210,6 @@ void xmmu_memory_listen(XmmuMemory *memory, XmmuVm *vm, unsigned as_id,
         .commit = memory_commit,
         .priority = MEMORY_LISTENER_PRIORITY_ACCEL,
     };
+    listen_to_logs(&memory->listener, xmmu_vm_config(vm));
     memory_listener_register(&memory->listener, as);
 }

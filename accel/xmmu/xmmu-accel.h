@@ -65,6 +65,14 @@ extern XmmuState xmmu_state;
 void xmmu_memory_listen(XmmuMemory *memory, XmmuVm *vm, unsigned as_id,
                         AddressSpace *as, const char *name);
 
+/* dirty-log.c: from the core's log of writes into QEMU's.  Any thread. */
+void xmmu_log_sync(XmmuVm *vm, hpa_t hpa, uint64_t npages);
+void xmmu_log_clear(XmmuVm *vm, hpa_t hpa, uint64_t npages);
+/* Empties the rings: for dirty-log=ring, or when a vCPU's is full. */
+void xmmu_log_reap(XmmuVm *vm);
+/* XmmuServices.dirty_dropped of every engine. */
+void xmmu_log_dropped(void *opaque, hpa_t hpa, const uint64_t *bits);
+
 /* nx-recovery.c: from now on @vm's pages become huge again at their time. */
 void xmmu_nx_recovery_start(XmmuVm *vm);
 

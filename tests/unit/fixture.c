@@ -46,6 +46,15 @@ static void service_guest_written(void *opaque, hpa_t hpa, unsigned size)
     g_atomic_int_inc(&fx->written);
 }
 
+static void service_dirty_dropped(void *opaque, hpa_t hpa, const uint64_t *bits)
+{
+    Fixture *fx = opaque;
+
+    if (fx->dropped) {
+        fx->dropped(fx->dropped_opaque, hpa, bits);
+    }
+}
+
 static bool service_may_allocate(void *opaque, size_t size)
 {
     Fixture *fx = opaque;
@@ -64,6 +73,7 @@ const XmmuServices fixture_services = {
     .flush_vcpu = service_flush_vcpu,
     .guest_written = service_guest_written,
     .may_allocate = service_may_allocate,
+    .dirty_dropped = service_dirty_dropped,
 };
 
 /* ---- Life ------------------------------------------------------------ */

@@ -54,6 +54,8 @@ typedef struct Fixture {
     uint64_t bus_value;
     int allocations;            /* of the core so far; atomic */
     int fail_from, fail_to;     /* those of this range fail; 0..0: none */
+    XmmuDirtyFn *dropped;       /* takes what dirty_dropped tells; NULL: nobody */
+    void *dropped_opaque;
     XmmuHwResult last;
 } Fixture;
 

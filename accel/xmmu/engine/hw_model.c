@@ -66,8 +66,8 @@ static bool is_current_mmio(XmmuVcpu *vcpu, const Hit *hit)
 /* ---- TDP: guest physical to host --------------------------------------------- */
 
 typedef struct TdpResult {
-    XmmuHwOutcome outcome;      /* OK, DIRECT, NESTED_EXIT (vcpu->exit), NOMEM or
-                                   ASYNC (vcpu->async) */
+    XmmuHwOutcome outcome;      /* any but EXCEPTION; NESTED_EXIT: vcpu->exit, ASYNC:
+                                   vcpu->async */
     gpa_t gpa;                  /* L1's, of the byte */
     hpa_t hpa;                  /* of the page */
     uint8_t prot;
@@ -258,6 +258,9 @@ static void tdp_walk(XmmuVcpu *vcpu, gpa_t gpa, uint8_t want, bool table,
             result->outcome = XMMU_HW_ASYNC;
             vcpu->async = fault.async;
             return;
+        case XMMU_PF_RING_FULL:
+            result->outcome = XMMU_HW_RING_FULL;
+            return;
         default:
             break;
         }
@@ -303,7 +306,9 @@ static bool map_through_tdp(XmmuVcpu *vcpu, gpa_t gpa, bool write,
     tdp_translate(vcpu, gpa, want, true, 8, &tdp);
     vcpu->exits = tdp.outcome == XMMU_HW_NESTED_EXIT;
     vcpu->waits = tdp.outcome == XMMU_HW_ASYNC;
-    if (vcpu->exits || vcpu->waits || tdp.outcome == XMMU_HW_NOMEM) {
+    vcpu->ring_full = tdp.outcome == XMMU_HW_RING_FULL;
+    if (vcpu->exits || vcpu->waits || vcpu->ring_full ||
+        tdp.outcome == XMMU_HW_NOMEM) {
         return false;
     }
     if (tdp.outcome == XMMU_HW_DIRECT && !tdp.mmio) {
@@ -348,7 +353,7 @@ static void translate_tdp(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned siz
         return;
     }
     if (status == XMMU_WALK_ABORTED) {
-        result->outcome = XMMU_HW_NOMEM;
+        result->outcome = vcpu->ring_full ? XMMU_HW_RING_FULL : XMMU_HW_NOMEM;
         if (vcpu->exits) {
             nested_exit(vcpu, result);
         } else if (vcpu->waits) {
@@ -366,7 +371,7 @@ static void translate_tdp(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned siz
         wait_for_page(vcpu, result);
         return;
     }
-    if (tdp.outcome == XMMU_HW_NOMEM) {
+    if (tdp.outcome == XMMU_HW_NOMEM || tdp.outcome == XMMU_HW_RING_FULL) {
         return;
     }
     result->gpa = tdp.gpa;
@@ -506,6 +511,9 @@ static void translate_shadow(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned 
         case XMMU_PF_ASYNC:
             result->outcome = XMMU_HW_ASYNC;
             result->async = fault.async;
+            return;
+        case XMMU_PF_RING_FULL:
+            result->outcome = XMMU_HW_RING_FULL;
             return;
         default:
             break;

@@ -120,6 +120,7 @@ const XmmuServices xmmu_soft_services = {
     .flush_all = service_flush_all,
     .flush_vcpu = service_flush_vcpu,
     .guest_written = service_guest_written,
+    .dirty_dropped = xmmu_log_dropped,
 };
 
 /* ---- TCG's TLB ----------------------------------------------------------- */

@@ -44,6 +44,7 @@ typedef enum XmmuSide {
 typedef struct XmmuHold {
     XmmuVm *vm;
     XmmuVcpu *vcpu;             /* that the thread runs; NULL: none */
+    XmmuVcpu *on_behalf_of;     /* write side: whose access it is about; NULL: nobody's */
     XmmuReason reason;
     XmmuSide side;
     bool flush_owed;            /* see flush.c */

@@ -9,6 +9,7 @@
  */
 #include <string.h>
 #include "check.h"
+#include "dirty.h"
 #include "flush.h"
 #include "mem.h"
 #include "nested.h"
@@ -22,6 +23,7 @@ static void free_parts(XmmuVm *vm)
 {
     xmmu_apf_cleanup(vm);
     xmmu_reserve_cleanup(vm);
+    xmmu_dirty_cleanup(vm);
     xmmu_slots_cleanup(vm);
     xmmu_nx_cleanup(vm);
     if (vm->arena) {
@@ -47,6 +49,8 @@ XmmuVm *xmmu_vm_new(const XmmuConfig *config, const XmmuServices *services,
         vm->config.tdp_levels = 4;
     }
     g_assert(vm->config.prev_roots <= XMMU_PREV_ROOTS_MAX);
+    g_assert(config->dirty_log != XMMU_DIRTY_RING ||
+             config->dirty_ring_size >= XMMU_DIRTY_RING_MIN);
     vm->services = services;
     vm->opaque = opaque;
     vm->format = !config->tdp ? &xmmu_host_legacy
@@ -113,6 +117,18 @@ static void init_mmus(XmmuVcpu *vcpu)
     vcpu->walk_mmu = &vcpu->root_mmu;
 }
 
+static bool new_ring(XmmuVcpu *vcpu)
+{
+    XmmuVm *vm = vcpu->vm;
+    size_t size = vm->config.dirty_ring_size * sizeof(*vcpu->dirty_ring.entry);
+
+    if (vm->config.dirty_log != XMMU_DIRTY_RING) {
+        return true;
+    }
+    vcpu->dirty_ring.entry = xmmu_try_new0(vm->services, vm->opaque, size);
+    return vcpu->dirty_ring.entry;
+}
+
 XmmuVcpu *xmmu_vcpu_new(XmmuVm *vm, unsigned index, const XmmuCpuCaps *caps)
 {
     XmmuVcpu *vcpu = xmmu_try_new0(vm->services, vm->opaque, sizeof(*vcpu));
@@ -124,12 +140,18 @@ XmmuVcpu *xmmu_vcpu_new(XmmuVm *vm, unsigned index, const XmmuCpuCaps *caps)
     vcpu->index = index;
     vcpu->caps = *caps;
     init_mmus(vcpu);
+    if (!new_ring(vcpu)) {
+        g_free(vcpu);
+        return NULL;
+    }
     xmmu_check_vcpu_new(vcpu);
+    pthread_mutex_lock(&vm->slots_lock);
     xmmu_write_lock(vm, XMMU_REASON_GUEST);
     vcpu->next = vm->vcpus;
     vm->vcpus = vcpu;
     xmmu_rw_slot_add(&vm->mmu_lock, &vcpu->lock_slot);
     xmmu_write_unlock(vm);
+    pthread_mutex_unlock(&vm->slots_lock);
     xmmu_vcpu_set_regs(vcpu, &(XmmuRegs) { 0 });
     return vcpu;
 }
@@ -152,12 +174,16 @@ void xmmu_vcpu_free(XmmuVcpu *vcpu)
     xmmu_roots_drop(&vcpu->root_mmu);
     xmmu_roots_drop(&vcpu->guest_mmu);
     xmmu_arena_empty(vm->arena, &vcpu->reserve);
+    pthread_mutex_lock(&vm->slots_lock);        /* for who empties the rings */
     xmmu_write_lock(vm, XMMU_REASON_GUEST);
     unlist(vm, vcpu);
     xmmu_rw_slot_remove(&vm->mmu_lock, &vcpu->lock_slot);
     xmmu_stats_add(&vm->stats, &vcpu->stats);        /* an unplugged vCPU's work stays */
+    vm->dirty_unringed |= vcpu->dirty_ring.head != vcpu->dirty_ring.tail;
     xmmu_write_unlock(vm);
+    pthread_mutex_unlock(&vm->slots_lock);
     xmmu_check_vcpu_free(vcpu);
+    g_free(vcpu->dirty_ring.entry);
     g_free(vcpu);
 }
 

@@ -96,6 +96,11 @@ typedef struct XmmuServices {
      * Called with mmu_lock held, on either side.
      */
     void (*harvest)(void *opaque, XmmuHarvest *list, size_t count);
+    /*
+     * Frames were written (bits as for XmmuDirtyFn) whose writes are logged no longer,
+     * as their region has gone.  Called by xmmu_vm_set_memory().  May be NULL.
+     */
+    void (*dirty_dropped)(void *opaque, hpa_t hpa, const uint64_t *bits);
 } XmmuServices;
 
 /* ---- VM -------------------------------------------------------------- */
@@ -114,6 +119,13 @@ typedef enum XmmuNxStrategy {
     XMMU_NX_RANGE,              /* zap what the table maps, from the root */
 } XmmuNxStrategy;
 
+/* How writes to memory are logged, see dirty.c. */
+typedef enum XmmuDirtyLog {
+    XMMU_DIRTY_WP,              /* write protection */
+    XMMU_DIRTY_DBIT,            /* D bits */
+    XMMU_DIRTY_RING,            /* write protection, and a ring for each vCPU */
+} XmmuDirtyLog;
+
 typedef struct XmmuConfig {
     bool tdp;                   /* two-dimensional paging, else shadow paging */
     XmmuTdpFormat tdp_format;
@@ -126,8 +138,11 @@ typedef struct XmmuConfig {
     XmmuNxStrategy nx_strategy;
     uint32_t nx_ratio;          /* recover 1/ratio of the list in a period, 0 = none */
     uint32_t nx_period_ms;      /* 0: such that all have been recovered in an hour */
+    XmmuDirtyLog dirty_log;
+    uint32_t dirty_ring_size;   /* RING: entries for each vCPU, a power of two */
 } XmmuConfig;
 
+#define XMMU_DIRTY_RING_MIN 8
 #define XMMU_TABLE_MEMORY_DEFAULT ((uint64_t)128 << 20)
 
 /* The least XmmuConfig.table_memory with which @vcpus vCPUs can always go on. */
@@ -148,7 +163,7 @@ const XmmuConfig *xmmu_vm_config(const XmmuVm *vm);
 
 enum {
     XMMU_REGION_READONLY = 1 << 0,      /* writes leave the fast path: ROM */
-    XMMU_REGION_LOG_DIRTY = 1 << 1,     /* leaves of 4 KiB only (TDP: at once) */
+    XMMU_REGION_LOG_DIRTY = 1 << 1,     /* log writes; leaves of 4 KiB only, at once */
 };
 
 /* A run of guest frames with host memory behind it. */
@@ -170,6 +185,42 @@ bool xmmu_vm_set_memory(XmmuVm *vm, unsigned as_id, const XmmuRegion *regions,
 
 /* Forget every translation (loadvm, a debugger that rewrote guest tables). */
 void xmmu_vm_zap_all(XmmuVm *vm);
+
+/* ---- Which memory the guest writes ------------------------------------ */
+
+/*
+ * The log of writes to regions with XMMU_REGION_LOG_DIRTY, by host frame.  When a frame
+ * comes to be logged it counts as written (with rings: as not written).  What others
+ * than vCPUs write, and what XmmuServices.guest_written tells, is not in it.
+ *
+ * The functions may be called by any thread; not from within a service.
+ */
+
+/* Bit i of bits[] (512 of them) stands for the page at @hpa + i * 4 KiB. */
+typedef void XmmuDirtyFn(void *opaque, hpa_t hpa, const uint64_t *bits);
+
+/*
+ * Tell @fn all pages of [hpa, hpa + npages) that were written since they were told last.
+ *
+ * With write protection, a page that was told is not told again before it was cleared:
+ * clear first, then look at the page.  With D bits there is nothing to clear.
+ */
+void xmmu_vm_dirty_sync(XmmuVm *vm, hpa_t hpa, uint64_t npages, XmmuDirtyFn *fn,
+                        void *opaque);
+
+/*
+ * From the time when the flush that this orders has been obeyed, the next write to each
+ * page of the range that was told is logged again.  (When writes must not be made by
+ * what a vCPU has cached, the flush has to be over before the page is looked at.)
+ */
+void xmmu_vm_dirty_clear(XmmuVm *vm, hpa_t hpa, uint64_t npages);
+
+/* RING: empty all rings, tell @fn what was in them, and clear that. */
+void xmmu_vm_dirty_reap(XmmuVm *vm, XmmuDirtyFn *fn, void *opaque);
+
+/* Whoever knows of writes that our tables do not say (D in the hardware's copy of a leaf
+ * that is changed): log them.  Any lock may be held. */
+void xmmu_vm_dirty_mark(XmmuVm *vm, hpa_t hpa, uint64_t npages);
 
 /* ---- Huge pages ------------------------------------------------------ */
 
@@ -363,6 +414,7 @@ typedef enum XmmuPfResult {
     XMMU_PF_REFLECT,            /* leave L2, tell L1 XmmuFault.exit */
     XMMU_PF_NOMEM,              /* no memory for a table even after reclaim */
     XMMU_PF_ASYNC,              /* the page is on its way: XmmuFault.async */
+    XMMU_PF_RING_FULL,          /* xmmu_vm_dirty_reap(), then the access again */
 } XmmuPfResult;
 
 /* What a vCPU does instead of waiting for a page, see async_pf.h. */
@@ -437,7 +489,11 @@ XmmuPfResult xmmu_tdp_fault(XmmuVcpu *vcpu, XmmuFault *fault);
     X(async_pf_halted, "times that a vCPU halted for a missing page") \
     X(async_pf_waited, "missing pages that a vCPU had to wait for in its access") \
     X(async_pf_prefaulted, "pages mapped when they came") \
-    X(async_pf_dropped, "missing pages that were forgotten before they came")
+    X(async_pf_dropped, "missing pages that were forgotten before they came") \
+    X(dirty_pages,     "pages found written while writes were logged") \
+    X(dirty_reported,  "pages that the log of writes was asked for and told") \
+    X(dirty_cleared,   "pages write-protected again for the log") \
+    X(dirty_ring_full, "faults that had to wait for a ring to be emptied")
 
 #define XMMU_GAUGES(X) \
     X(tables,          "table pages now in use") \

@@ -63,6 +63,11 @@ void xmmu_shadow_finish(XmmuVm *vm, XmmuReason reason);
 /* Zap everything that maps or shadows the host frames [hfn, hfn + npages), in slices;
  * takes mmu_lock itself. */
 void xmmu_shadow_zap_frames(XmmuVm *vm, hfn_t hfn, uint64_t npages);
+/* Zap the leaves of 2 MiB that map any of the frames, for small ones; and take down the
+ * tables that stand in the place of such leaves for guest frames of the range.  True:
+ * there were some.  Slices, as above. */
+bool xmmu_shadow_zap_large(XmmuVm *vm, hfn_t hfn, uint64_t npages);
+bool xmmu_shadow_zap_linear(XmmuVm *vm, unsigned as_id, gfn_t gfn, uint64_t npages);
 
 /* An entry of a shadow table is removed: keeps the counter of the longest hold. */
 static inline void xmmu_count_held_zap(XmmuVm *vm)

@@ -8,6 +8,7 @@
  * Called by the vCPU's thread, in an RCU read section that keeps tables readable
  * that are zapped on the way.
  */
+#include "dirty.h"
 #include "flush.h"
 #include "reclaim.h"
 #include "roots.h"
@@ -218,8 +219,16 @@ static XmmuTable *descend(ShadowFault *f, XmmuTable *table)
     return link_child(f, table, index, gfn, role);
 }
 
+static hfn_t page_hfn(const ShadowFault *f)
+{
+    return xmmu_slot_hpa(f->slot, f->walk->gpa >> XMMU_PAGE_SHIFT) >> XMMU_PAGE_SHIFT;
+}
+
 static XmmuPfResult by_hand(ShadowFault *f, bool mmio)
 {
+    if (!mmio && is_write(f)) {
+        xmmu_dirty_by_hand(&f->vcpu->vm->writer, page_hfn(f));
+    }
     f->fault->gpa = f->walk->gpa;
     f->fault->mmio = mmio;
     f->fault->page_shift = MAX(f->walk->page_shift, XMMU_PAGE_SHIFT);
@@ -236,11 +245,8 @@ static bool is_readonly(const ShadowFault *f)
  * must be noticed all the same. */
 static XmmuPfResult untranslated(ShadowFault *f)
 {
-    gfn_t gfn = f->walk->gpa >> XMMU_PAGE_SHIFT;
-
     if (f->slot && is_write(f) && !is_readonly(f)) {
-        xmmu_track_write(f->vcpu->vm, f->vcpu, f->walk->gpa,
-                         xmmu_slot_hpa(f->slot, gfn) >> XMMU_PAGE_SHIFT,
+        xmmu_track_write(f->vcpu->vm, f->vcpu, f->walk->gpa, page_hfn(f),
                          f->fault->size);
     }
     return by_hand(f, !f->slot);
@@ -273,8 +279,7 @@ static XmmuPfResult install_leaf(ShadowFault *f, XmmuTable *table)
     XmmuVm *vm = table->vm;
     unsigned index = xmmu_level_index(f->fault->access.gva >> XMMU_PAGE_SHIFT,
                                       table->role.level);
-    hfn_t hfn = f->slot ? xmmu_slot_hpa(f->slot, f->walk->gpa >> XMMU_PAGE_SHIFT)
-                          >> XMMU_PAGE_SHIFT : 0;
+    hfn_t hfn = f->slot ? page_hfn(f) : 0;
     XmmuSpte old, new;
 
     if (f->slot && is_write(f) &&
@@ -285,7 +290,8 @@ static XmmuPfResult install_leaf(ShadowFault *f, XmmuTable *table)
         /* The path went with the table that is written, and would go again. */
         return by_hand(f, false);
     }
-    if (f->slot && !is_write(f) && xmmu_track_protected(vm, hfn)) {
+    if (f->slot && !is_write(f) && (xmmu_track_protected(vm, hfn) ||
+                                    xmmu_dirty_keep_clean(vm, f->slot, hfn))) {
         f->access &= ~XMMU_ACC_WRITE;
     }
     new = leaf_entry(f, table);
@@ -331,7 +337,12 @@ static XmmuPfResult fault_locked(ShadowFault *f)
     gfn_t gfn = f->walk->gpa >> XMMU_PAGE_SHIFT;
     unsigned as_id = xmmu_vcpu_as(f->vcpu);
 
+    vm->writer.on_behalf_of = f->vcpu;
     f->slot = xmmu_slot_find(vm, as_id, gfn);
+    if (is_write(f) && xmmu_dirty_ring_full(f->vcpu, f->slot)) {
+        xmmu_count(&f->vcpu->stats.dirty_ring_full);
+        return XMMU_PF_RING_FULL;
+    }
     if (f->walk->uncached) {
         return untranslated(f);
     }

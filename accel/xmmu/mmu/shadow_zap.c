@@ -124,3 +124,61 @@ void xmmu_shadow_zap_frames(XmmuVm *vm, hfn_t hfn, uint64_t npages)
     }
     xmmu_shadow_finish(vm, XMMU_REASON_SLICE);
 }
+
+/* ---- Sizes of pages -------------------------------------------------------- */
+
+bool xmmu_shadow_zap_large(XmmuVm *vm, hfn_t hfn, uint64_t npages)
+{
+    bool any = false;
+
+    for (hfn_t at = hfn & ~(hfn_t)(XMMU_ENTRIES - 1); at < hfn + npages;
+         at += XMMU_ENTRIES) {
+        bool done;
+
+        do {
+            unsigned budget = XMMU_ZAP_SLICE;
+
+            xmmu_write_lock(vm, XMMU_REASON_SLICE);
+            done = zap_mappings(vm, at, XMMU_LEVEL_2M, &budget);
+            any |= budget < XMMU_ZAP_SLICE;
+            xmmu_write_unlock(vm);
+        } while (!done);
+    }
+    return any;
+}
+
+/* A direct table at level 1 that maps guest frames from @gfn on. */
+static XmmuTable *first_linear(XmmuVm *vm, unsigned as_id, gfn_t gfn)
+{
+    XmmuTable *table = *xmmu_shadow_bucket(vm->direct_hash, gfn);
+
+    while (table && (table->gfn != gfn || table->role.level != XMMU_LEVEL_4K ||
+                     xmmu_role_as(table->role) != as_id || xmmu_table_stale(table))) {
+        table = table->hash_next;
+    }
+    return table;
+}
+
+bool xmmu_shadow_zap_linear(XmmuVm *vm, unsigned as_id, gfn_t gfn, uint64_t npages)
+{
+    bool any = false;
+
+    for (gfn_t at = gfn & ~(gfn_t)(XMMU_ENTRIES - 1); at < gfn + npages;
+         at += XMMU_ENTRIES) {
+        XmmuTable *table;
+
+        do {
+            unsigned budget = XMMU_ZAP_SLICE;
+
+            xmmu_write_lock(vm, XMMU_REASON_SLICE);
+            table = first_linear(vm, as_id, at);
+            if (table) {
+                xmmu_shadow_retire(table, &budget);
+                any = true;
+            }
+            xmmu_write_unlock(vm);
+        } while (table);
+    }
+    xmmu_shadow_finish(vm, XMMU_REASON_SLICE);
+    return any;
+}

@@ -11,6 +11,7 @@
  */
 #include <string.h>
 #include "check.h"
+#include "dirty.h"
 #include "flush.h"
 #include "mem.h"
 #include "shadow.h"
@@ -171,15 +172,24 @@ static bool same_backing(const XmmuRegion *a, const XmmuRegion *b, gfn_t gfn)
            xmmu_slot_hpa(a, gfn) == xmmu_slot_hpa(b, gfn);
 }
 
-/* Pages of the range are to be small from now on, or may be large again. */
-static void resize_gfns(XmmuVm *vm, unsigned as_id, bool small, gfn_t gfn,
+/*
+ * Pages of @region's range are to be small from now on, or may be large again.  Shadow
+ * tables are not exchanged in place: the next access builds what there should be.
+ * True: something was zapped.
+ */
+static bool resize_gfns(XmmuVm *vm, unsigned as_id, const XmmuRegion *region, gfn_t gfn,
                         uint64_t npages)
 {
-    if (small) {
+    if (region->flags & XMMU_REGION_LOG_DIRTY) {
         xmmu_tdp_split_range(vm, as_id, gfn, npages, XMMU_LEVEL_4K);
-    } else if (vm->config.huge_pages) {
-        xmmu_tdp_promote_range(vm, as_id, gfn, npages);
+        return xmmu_shadow_zap_large(vm, xmmu_slot_hpa(region, gfn) >> XMMU_PAGE_SHIFT,
+                                     npages);
     }
+    if (!vm->config.huge_pages) {
+        return false;
+    }
+    xmmu_tdp_promote_range(vm, as_id, gfn, npages);
+    return xmmu_shadow_zap_linear(vm, as_id, gfn, npages);
 }
 
 /* Zap the parts of @old that @new does not back by the same frames.  True: there are
@@ -205,8 +215,7 @@ static bool zap_changed(XmmuVm *vm, unsigned as_id, const XmmuRegion *old,
             zap_gfns(vm, as_id, old, pos, next - pos);
             changed = true;
         } else if ((old->flags ^ region->flags) & XMMU_REGION_LOG_DIRTY) {
-            resize_gfns(vm, as_id, region->flags & XMMU_REGION_LOG_DIRTY, pos,
-                        next - pos);
+            changed |= resize_gfns(vm, as_id, region, pos, next - pos);
         }
     }
     return changed;
@@ -249,12 +258,15 @@ static bool replace_slots(XmmuVm *vm, unsigned as_id, const XmmuRegion *regions,
 {
     XmmuSlots *old = vm->slots[as_id];
     XmmuSlots *new = slots_new(vm, regions, count, old->generation + 1);
+    XmmuDirtyChange dirty;
     bool changed = false;
 
-    if (!new) {
+    if (!new || !xmmu_dirty_prepare(vm, as_id, new, &dirty)) {
+        g_free(new);
         return false;
     }
     xmmu_write_lock(vm, XMMU_REASON_SLICE);
+    xmmu_dirty_begin(vm, &dirty);
     __atomic_store_n(&vm->slots[as_id], new, __ATOMIC_RELEASE);
     xmmu_write_unlock(vm);
     for (size_t i = 0; i < old->count; i++) {
@@ -263,6 +275,7 @@ static bool replace_slots(XmmuVm *vm, unsigned as_id, const XmmuRegion *regions,
     if (changed) {
         flush_everyone(vm);
     }
+    xmmu_dirty_finish(vm, &dirty);
     xmmu_check_map_changed(vm);
     vm->services->rcu_call(&old->rcu, slots_reclaim);
     return true;

@@ -10,6 +10,7 @@
  */
 #include <string.h>
 #include "check.h"
+#include "dirty.h"
 #include "flush.h"
 #include "mem.h"
 #include "shadow.h"
@@ -332,7 +333,10 @@ static bool loses_rights(const XmmuTable *table, XmmuSpte old, XmmuSpte new)
         return true;
     }
     if (same_target(format, old, new)) {
-        return xmmu_spte_access(format, old) & ~xmmu_spte_access(format, new);
+        /* Who has cached that the page is dirty does not set D again. */
+        return (xmmu_spte_access(format, old) & ~xmmu_spte_access(format, new)) ||
+               (xmmu_spte_is_leaf(format, old, level) &&
+                (old.raw & ~new.raw & format->dirty));
     }
     return !xmmu_spte_is_leaf(format, old, level) ||
            xmmu_spte_is_leaf(format, new, level) ||
@@ -401,6 +405,7 @@ static void entry_changed(XmmuHold *hold, XmmuTable *table, unsigned index,
     /* In this order: tables below are taken apart when nobody gets there any more. */
     tell_of_loss(hold, table, index, old, new);
     keep_accounts(hold, table, index, old, new);
+    xmmu_dirty_entry_changed(hold, table, old, new);
 }
 
 void xmmu_spte_set(XmmuTable *table, unsigned index, XmmuSpte value)
@@ -487,6 +492,7 @@ void xmmu_tdp_unfreeze(XmmuHold *hold, XmmuTable *table, unsigned index,
     tell_mirror(table, index);
     if (old.raw != new.raw) {
         keep_accounts(hold, table, index, old, new);
+        xmmu_dirty_entry_changed(hold, table, old, new);
     }
 }
 
@@ -511,6 +517,7 @@ XmmuSpte xmmu_tdp_kill(XmmuHold *hold, XmmuTable *table, unsigned index)
     if (xmmu_spte_present(hold->vm->format, old)) {
         entry_removed(hold, table, sptep, old);
         XMMU_HOLD_COUNT(hold, zaps, 1);
+        xmmu_dirty_entry_changed(hold, table, old, (XmmuSpte) { 0 });
         xmmu_check_accounted(hold, table, index, old, (XmmuSpte) { XMMU_SPTE_FROZEN });
     }
     return old;

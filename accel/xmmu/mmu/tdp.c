@@ -12,6 +12,7 @@
  * built.  A fault that meets an entry on which somebody works waits for him; one
  * that gets into a table that has left the tree ends, and is taken again.
  */
+#include "dirty.h"
 #include "flush.h"
 #include "nx_huge.h"
 #include "reclaim.h"
@@ -118,6 +119,7 @@ typedef struct TdpLeaf {
     int max_level;
     bool write;
     bool protect;               /* a table that we shadow for L2: no W */
+    bool clean;                 /* its first write is to be logged: no W before */
     bool split;                 /* larger leaves in the way are to be split: */
     int nx_level;               /* a fetch; up to this level only that forbids them */
 } TdpLeaf;
@@ -145,7 +147,7 @@ static XmmuSpte encode(XmmuVm *vm, const TdpLeaf *leaf, const XmmuTable *table)
                               xmmu_role_as(table->role)), XMMU_ACC_ALL);
     }
     ram = xmmu_tdp_leaf(vm, leaf->slot, leaf->gfn, table->role.level, leaf->write);
-    return leaf->protect ? xmmu_spte_write_protected(vm->format, ram) : ram;
+    return leaf->protect || leaf->clean ? xmmu_spte_write_protected(vm->format, ram) : ram;
 }
 
 /* Link a new table at @index of @table, which holds @old; NULL: no memory, or
@@ -262,12 +264,15 @@ static TdpLeaf leaf_for(XmmuVm *vm, unsigned as_id, const XmmuFault *fault)
     };
 }
 
+static hfn_t leaf_hfn(const TdpLeaf *leaf)
+{
+    return xmmu_slot_hpa(leaf->slot, leaf->gfn) >> XMMU_PAGE_SHIFT;
+}
+
 /* Is @leaf a guest table that has a shadow, which only exists for L2? */
 static bool is_tracked(XmmuVm *vm, const TdpLeaf *leaf)
 {
-    hfn_t hfn = xmmu_slot_hpa(leaf->slot, leaf->gfn) >> XMMU_PAGE_SHIFT;
-
-    return xmmu_track_first(vm, hfn).table;
+    return xmmu_track_first(vm, leaf_hfn(leaf)).table;
 }
 
 /* A fetch, where only small pages may be executed. */
@@ -306,6 +311,11 @@ static XmmuPfResult fault_locked(XmmuHold *hold, XmmuTable *root, XmmuFault *fau
     if (leaf.write && leaf.protect) {
         return TRACKED;
     }
+    if (leaf.write && xmmu_dirty_ring_full(hold->vcpu, leaf.slot)) {
+        XMMU_HOLD_COUNT(hold, dirty_ring_full, 1);
+        return XMMU_PF_RING_FULL;
+    }
+    leaf.clean = !leaf.write && xmmu_dirty_keep_clean(vm, leaf.slot, leaf_hfn(&leaf));
     if (xmmu_nx_wants_small(vm, fault->access.want)) {
         fetch_small(hold, &leaf);
     }
@@ -325,17 +335,23 @@ static XmmuPfResult tracked_write(XmmuVcpu *vcpu, XmmuFault *fault)
     hfn_t hfn;
 
     xmmu_assert_write_locked(vm);
+    vm->writer.on_behalf_of = vcpu;
     if (!root) {
         return XMMU_PF_NOMEM;
     }
     if (!leaf.slot || (leaf.slot->flags & XMMU_REGION_READONLY)) {
         return XMMU_PF_RETRY;
     }
-    hfn = xmmu_slot_hpa(leaf.slot, leaf.gfn) >> XMMU_PAGE_SHIFT;
+    if (xmmu_dirty_ring_full(vcpu, leaf.slot)) {
+        XMMU_HOLD_COUNT(&vm->writer, dirty_ring_full, 1);
+        return XMMU_PF_RING_FULL;
+    }
+    hfn = leaf_hfn(&leaf);
     if (xmmu_track_write(vm, vcpu, fault->tdp_gpa, hfn, fault->size)) {
         fault->gpa = fault->tdp_gpa;
         fault->prot = XMMU_PROT_RWX;
         fault->mmio = false;
+        xmmu_dirty_by_hand(&vm->writer, hfn);
         return XMMU_PF_EMULATE;
     }
     return map(&vm->writer, root, &leaf);

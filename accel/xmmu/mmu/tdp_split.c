@@ -55,10 +55,16 @@ XmmuSplit xmmu_tdp_split(XmmuHold *hold, XmmuTable *table, unsigned index,
 
 /* ---- Promotion -------------------------------------------------------- */
 
-/* The same leaf, but for A and D? */
-static bool same_leaf(const XmmuHostFormat *format, XmmuSpte a, XmmuSpte b)
+/*
+ * Is @now what a fault would install as @part, but for A and D?  It may lack W: writes
+ * to it were logged, or it was a guest table with a shadow, and it is neither any more
+ * when a large leaf is possible.
+ */
+static bool same_leaf(const XmmuHostFormat *format, XmmuSpte now, XmmuSpte part)
 {
-    return !((a.raw ^ b.raw) & ~(format->accessed | format->dirty));
+    uint64_t differ = (now.raw ^ part.raw) & ~(format->accessed | format->dirty);
+
+    return !(differ & ~(part.raw & format->write));
 }
 
 /*

@@ -88,11 +88,23 @@ typedef struct XmmuApfQueue {
     bool wake_all;
 } XmmuApfQueue;
 
+typedef struct XmmuDirtyMap XmmuDirtyMap;
+
+/* Frames that became dirty by what the vCPU did: filled by its thread, emptied under
+ * XmmuVm.slots_lock. */
+typedef struct XmmuDirtyRing {
+    hfn_t *entry;               /* XmmuConfig.dirty_ring_size; NULL: no rings */
+    uint32_t head, tail;        /* atomic; ever growing */
+} XmmuDirtyRing;
+
 struct XmmuVm {
     XmmuConfig config;          /* const after creation */
     const XmmuServices *services;
     void *opaque;
     const XmmuHostFormat *format;
+    XmmuDirtyMap *dirty_map;    /* RCU; NULL: nothing is logged.  slots_lock, and the write
+                                   side when frames come to be logged */
+    bool dirty_unringed;        /* atomic; bits were set that are in no ring */
 
     XmmuRwLock mmu_lock;        /* lock.c */
     bool write_locked;          /* atomic; for assertions */
@@ -101,7 +113,8 @@ struct XmmuVm {
     bool batch_owed;
     XmmuTable *batch_doomed;
 
-    pthread_mutex_t slots_lock; /* one change of the map at a time; before mmu_lock */
+    pthread_mutex_t slots_lock; /* one change of the map at a time, or look at
+                                   the log of writes; before mmu_lock */
     XmmuSlots *slots[XMMU_AS_COUNT];    /* RCU; replaced under the write lock */
     XmmuChunk *chunks[XMMU_CHUNK_BUCKETS];  /* by frame; write lock */
 
@@ -155,8 +168,9 @@ struct XmmuVcpu {
     XmmuMmu *mmu;               /* whose root the hardware walks */
     XmmuMmu *walk_mmu;          /* whose rules linear addresses are walked by */
 
-    XmmuNestedTlb nested_tlb;   /* the hardware model's, as are the next six */
+    XmmuNestedTlb nested_tlb;   /* the hardware model's, as are the next seven */
     bool exits;                 /* a walk of L2's tables met @exit */
+    bool ring_full;             /* a walk of the guest's tables met that */
     XmmuNestedExit exit;
     bool restartable;           /* of the access that is translated */
     bool waits;                 /* a page of the guest's tables is on its way: @async */
@@ -169,6 +183,7 @@ struct XmmuVcpu {
     XmmuStats stats;            /* written by the vCPU's thread only */
     XmmuApfQueue apf;
     XmmuArenaReserve reserve;   /* of pages for tables; the vCPU's thread */
+    XmmuDirtyRing dirty_ring;
     XmmuRwSlot lock_slot;       /* of mmu_lock; its padding keeps off what follows */
 #ifdef XMMU_CHECK
     XmmuCheckVcpu *check;       /* under the lock of XmmuVm.check */

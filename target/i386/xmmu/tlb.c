@@ -42,6 +42,16 @@ static G_NORETURN void deliver(CPUX86State *env, const XmmuException *exception,
     raise_exception_err_ra(env, exception->vector, exception->error_code, ra);
 }
 
+void xmmu_translate(CPUState *cs, const XmmuAccess *access, int size,
+                    XmmuHwResult *result)
+{
+    xmmu_hw_translate(cs->accel->vcpu, access, size, result);
+    while (result->outcome == XMMU_HW_RING_FULL) {
+        xmmu_log_reap(xmmu_state.vm);
+        xmmu_hw_translate(cs->accel->vcpu, access, size, result);
+    }
+}
+
 bool xmmu_tlb_fill(CPUState *cs, vaddr addr, int size,
                    MMUAccessType access_type, int mmu_idx, bool probe,
                    uintptr_t ra)
@@ -65,7 +75,7 @@ bool xmmu_tlb_fill(CPUState *cs, vaddr addr, int size,
          * is being delivered, and would be lost. */
         .restartable = !probe && (ra || access_type == MMU_INST_FETCH),
     };
-    xmmu_hw_translate(cs->accel->vcpu, &access, size, &result);
+    xmmu_translate(cs, &access, size, &result);
 
     if (unlikely(xmmu_state.verify) && result.outcome != XMMU_HW_ASYNC) {
         XmmuFill fill = {
@@ -81,6 +91,8 @@ bool xmmu_tlb_fill(CPUState *cs, vaddr addr, int size,
     case XMMU_HW_DIRECT:
         xmmu_soft_install(cs, addr, cpu_get_mem_attrs(env), mmu_idx, &result);
         return true;
+    case XMMU_HW_RING_FULL:
+        g_assert_not_reached();
     case XMMU_HW_NOMEM:
         xmmu_soft_out_of_memory(cs, ra);
     case XMMU_HW_NESTED_EXIT:

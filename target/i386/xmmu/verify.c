@@ -407,7 +407,7 @@ void xmmu_verify(const XmmuFill *fill, XmmuHwResult *result)
         }
         xmmu_vcpu_invlpg(accel->vcpu, fill->linear);
         xmmu_vcpu_flush_asid(accel->vcpu, XMMU_ALL_ASIDS);
-        xmmu_hw_translate(accel->vcpu, &fill->access, fill->size, result);
+        xmmu_translate(cs, &fill->access, fill->size, result);
     }
     accel->verified++;
     accel->verified_stale += tries > 0;

@@ -137,6 +137,11 @@ bool xmmu_tlb_fill(CPUState *cs, vaddr addr, int size,
 hwaddr xmmu_get_phys_page_attrs_debug(CPUState *cs, vaddr addr,
                                       MemTxAttrs *attrs);
 
+/* xmmu_hw_translate(); a vCPU whose ring of written pages is full empties all of them.
+ * Never ends in XMMU_HW_RING_FULL. */
+void xmmu_translate(CPUState *cs, const XmmuAccess *access, int size,
+                    XmmuHwResult *result);
+
 /* ---- verify.c ------------------------------------------------------------- */
 
 /* One translation as TCG asked for it. */

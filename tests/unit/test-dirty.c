@@ -1,0 +1,406 @@
+/*
+ * xmmu: unit test of the log of writes
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * For each way to log (write protection, D bits, rings), with TDP in both formats and
+ * with shadow paging: what is logged and what is not, that nothing is missed when
+ * leaves go, are replaced or are written by hand, aliases, sizes of pages, flushes, and
+ * what happens to the log when regions come and go.
+ */
+#include <string.h>
+#include "accel/xmmu/mmu/dirty.h"
+#include "accel/xmmu/mmu/tdp.h"
+#include "fixture.h"
+
+#define RAM     MIB(32)
+#define LOG     MIB(8)          /* the logged region begins here */
+#define LOGGED  MIB(8)
+#define ALIAS   MIB(64)         /* the same memory again, not logged */
+#define PAGE    KIB(4)
+
+typedef struct Mode {
+    const char *name;
+    bool tdp;
+    XmmuTdpFormat format;
+    XmmuDirtyLog log;
+} Mode;
+
+static const Mode modes[] = {
+    { "wp/npt", true, XMMU_TDP_NPT, XMMU_DIRTY_WP },
+    { "wp/ept", true, XMMU_TDP_EPT, XMMU_DIRTY_WP },
+    { "wp/shadow", false, XMMU_TDP_NPT, XMMU_DIRTY_WP },
+    { "dbit/npt", true, XMMU_TDP_NPT, XMMU_DIRTY_DBIT },
+    { "dbit/ept", true, XMMU_TDP_EPT, XMMU_DIRTY_DBIT },
+    { "dbit/shadow", false, XMMU_TDP_NPT, XMMU_DIRTY_DBIT },
+    { "ring/npt", true, XMMU_TDP_NPT, XMMU_DIRTY_RING },
+    { "ring/shadow", false, XMMU_TDP_NPT, XMMU_DIRTY_RING },
+};
+
+static bool is_ring(const Fixture *fx)
+{
+    return fx->config.dirty_log == XMMU_DIRTY_RING;
+}
+
+static bool is_dbit(const Fixture *fx)
+{
+    return fx->config.dirty_log == XMMU_DIRTY_DBIT;
+}
+
+/* ---- Regions --------------------------------------------------------------- */
+
+static XmmuRegion region(Fixture *fx, gpa_t gpa, uint64_t offset, uint64_t size,
+                         uint32_t flags)
+{
+    return (XmmuRegion) {
+        .gfn = gpa >> 12, .npages = size >> 12, .hpa = (uintptr_t)fx->ram + offset,
+        .flags = flags,
+    };
+}
+
+static void set_memory(Fixture *fx, bool log, bool alias)
+{
+    uint32_t flags = log ? XMMU_REGION_LOG_DIRTY : 0;
+    XmmuRegion regions[] = {
+        region(fx, 0, 0, LOG, 0),
+        region(fx, LOG, LOG, LOGGED, flags),
+        region(fx, LOG + LOGGED, LOG + LOGGED, RAM - LOG - LOGGED, 0),
+        region(fx, ALIAS, LOG, LOGGED, 0),
+    };
+
+    g_assert_true(xmmu_vm_set_memory(fx->vm, XMMU_AS_NORMAL, regions, alias ? 4 : 3));
+}
+
+/* ---- The log ------------------------------------------------------------------ */
+
+typedef struct Log {
+    Fixture *fx;
+    uint8_t page[RAM >> 12];
+    unsigned count;
+} Log;
+
+static void logged(void *opaque, hpa_t hpa, const uint64_t *bits)
+{
+    Log *log = opaque;
+
+    for (unsigned i = 0; i < XMMU_ENTRIES; i++) {
+        if (bits[i / 64] >> (i % 64) & 1) {
+            uint64_t offset = hpa + i * PAGE - (uintptr_t)log->fx->ram;
+
+            g_assert_cmphex(offset, <, RAM);
+            log->count += !log->page[offset >> 12];
+            log->page[offset >> 12] = 1;
+        }
+    }
+}
+
+/* What was written since the last time. */
+static Log take(Fixture *fx)
+{
+    Log log = { .fx = fx };
+
+    if (is_ring(fx)) {
+        xmmu_vm_dirty_reap(fx->vm, logged, &log);
+    } else {
+        xmmu_vm_dirty_sync(fx->vm, (uintptr_t)fx->ram, RAM >> 12, logged, &log);
+        xmmu_vm_dirty_clear(fx->vm, (uintptr_t)fx->ram, RAM >> 12);
+    }
+    return log;
+}
+
+static void expect_only(Fixture *fx, gpa_t gpa)
+{
+    Log log = take(fx);
+
+    g_assert_cmpuint(log.page[gpa >> 12], ==, 1);
+    g_assert_cmpuint(log.count, ==, 1);
+}
+
+static void expect_none(Fixture *fx)
+{
+    g_assert_cmpuint(take(fx).count, ==, 0);
+}
+
+/* ---- A guest --------------------------------------------------------------------- */
+
+/* Without paging, so that gva is gpa. */
+static Fixture *new_vm(const Mode *mode)
+{
+    XmmuConfig config = fixture_config();
+    Fixture *fx;
+
+    config.tdp = mode->tdp;
+    config.tdp_format = mode->format;
+    config.dirty_log = mode->log;
+    config.dirty_ring_size = mode->log == XMMU_DIRTY_RING ? 16 : 0;
+    fx = fixture_new(&config, RAM);
+    set_memory(fx, false, false);
+    return fx;
+}
+
+static Fixture *new_logging(const Mode *mode)
+{
+    Fixture *fx = new_vm(mode);
+
+    set_memory(fx, true, false);
+    take(fx);
+    return fx;
+}
+
+static void write_page(Fixture *fx, gpa_t gpa)
+{
+    XmmuHwResult r = fixture_access(fx, 0, gpa, XMMU_PROT_WRITE);
+
+    g_assert_cmpint(r.outcome, ==, XMMU_HW_OK);
+}
+
+static XmmuHwResult read_page(Fixture *fx, gpa_t gpa)
+{
+    XmmuHwResult r = fixture_access(fx, 0, gpa, XMMU_PROT_READ);
+
+    g_assert_cmpint(r.outcome, ==, XMMU_HW_OK);
+    return r;
+}
+
+/* ---- What is logged --------------------------------------------------------------- */
+
+static void test_writes(gconstpointer data)
+{
+    Fixture *fx = new_logging(data);
+
+    expect_none(fx);
+    for (gpa_t gpa = LOG; gpa < LOG + LOGGED; gpa += MIB(1) + 3 * PAGE) {
+        write_page(fx, gpa);
+        write_page(fx, gpa);
+        expect_only(fx, gpa);
+        /* The next write to the same page too, and once more. */
+        write_page(fx, gpa);
+        expect_only(fx, gpa);
+        expect_none(fx);
+    }
+    g_assert_cmpuint(fixture_stats(fx).pages_2m, ==, 0);
+    fixture_free(fx);
+}
+
+/* Reads are not writes, whoever wrote before; nor are writes elsewhere. */
+static void test_reads(gconstpointer data)
+{
+    Fixture *fx = new_logging(data);
+    XmmuHwResult r = read_page(fx, LOG);
+
+    g_assert_false(r.prot & XMMU_PROT_WRITE);
+    write_page(fx, LOG - PAGE);
+    write_page(fx, LOG + LOGGED);
+    expect_none(fx);
+    write_page(fx, LOG);
+    expect_only(fx, LOG);
+    r = read_page(fx, LOG);
+    g_assert_false(r.prot & XMMU_PROT_WRITE);
+    expect_none(fx);
+    fixture_free(fx);
+}
+
+/* Who begins to look takes it that all was written; a ring says nothing. */
+static void test_begin(gconstpointer data)
+{
+    Fixture *fx = new_vm(data);
+
+    write_page(fx, LOG + PAGE);
+    set_memory(fx, true, false);
+    g_assert_cmpuint(take(fx).count, ==, is_ring(fx) ? 0 : LOGGED >> 12);
+    expect_none(fx);
+    /* What was writable before. */
+    write_page(fx, LOG + PAGE);
+    expect_only(fx, LOG + PAGE);
+    /* Setting the same again is not a beginning. */
+    write_page(fx, LOG);
+    set_memory(fx, true, false);
+    expect_only(fx, LOG);
+    fixture_free(fx);
+}
+
+/* A page that is told and not cleared may be written without being told again. */
+static void test_two_steps(gconstpointer data)
+{
+    Fixture *fx = new_logging(data);
+    Log log = { .fx = fx };
+
+    if (is_ring(fx) || is_dbit(fx)) {
+        fixture_free(fx);
+        return;
+    }
+    write_page(fx, LOG);
+    write_page(fx, LOG + PAGE);
+    /* Not told yet, so not cleared. */
+    xmmu_vm_dirty_clear(fx->vm, (uintptr_t)fx->ram, RAM >> 12);
+    xmmu_vm_dirty_sync(fx->vm, (uintptr_t)fx->ram + LOG, 1, logged, &log);
+    g_assert_cmpuint(log.count, ==, 1);
+    write_page(fx, LOG);
+    xmmu_vm_dirty_sync(fx->vm, (uintptr_t)fx->ram, RAM >> 12, logged, &log);
+    g_assert_cmpuint(log.count, ==, 2);
+    g_assert_cmpuint(log.page[(LOG + PAGE) >> 12], ==, 1);
+    xmmu_vm_dirty_clear(fx->vm, (uintptr_t)fx->ram + LOG, 1);
+    write_page(fx, LOG);
+    write_page(fx, LOG + PAGE);
+    memset(&log.page, 0, sizeof(log.page));
+    log.count = 0;
+    xmmu_vm_dirty_sync(fx->vm, (uintptr_t)fx->ram, RAM >> 12, logged, &log);
+    g_assert_cmpuint(log.count, ==, 1);
+    g_assert_cmpuint(log.page[LOG >> 12], ==, 1);
+    fixture_free(fx);
+}
+
+/* A vCPU that has cached that it may write has to flush, whatever became of the leaf. */
+static void test_flush(gconstpointer data)
+{
+    Fixture *fx = new_logging(data);
+    int flushes;
+
+    for (unsigned gone = 0; gone < 2; gone++) {
+        write_page(fx, LOG);
+        if (gone) {
+            xmmu_vm_zap_all(fx->vm);
+        }
+        flushes = fx->flushes;
+        expect_only(fx, LOG);
+        g_assert_cmpint(fx->flushes, ==, flushes + 1);
+        expect_none(fx);
+        g_assert_cmpint(fx->flushes, ==, flushes + 1);
+    }
+    fixture_free(fx);
+}
+
+/* Leaves go, before the log is looked at and after. */
+static void test_zapped(gconstpointer data)
+{
+    Fixture *fx = new_logging(data);
+
+    write_page(fx, LOG);
+    write_page(fx, LOG + MIB(4));
+    xmmu_vm_zap_all(fx->vm);
+    g_assert_cmpuint(take(fx).count, ==, 2);
+    write_page(fx, LOG);
+    xmmu_vm_zap_all(fx->vm);
+    read_page(fx, LOG);
+    expect_only(fx, LOG);
+    read_page(fx, LOG);
+    expect_none(fx);
+    fixture_free(fx);
+}
+
+/* Another address of the same memory: a large page, in a region that is not logged. */
+static void test_alias(gconstpointer data)
+{
+    const Mode *mode = data;
+    Fixture *fx = new_logging(mode);
+    gpa_t there = ALIAS + MIB(2) + PAGE, here = LOG + MIB(2) + PAGE;
+    Log log;
+
+    set_memory(fx, true, true);
+    for (unsigned i = 0; i < 3; i++) {
+        write_page(fx, there);
+        log = take(fx);
+        g_assert_cmpuint(log.page[here >> 12], ==, 1);
+        g_assert_cmpuint(log.count, <=, XMMU_ENTRIES);
+        write_page(fx, here);
+        g_assert_cmpuint(take(fx).page[here >> 12], ==, 1);
+    }
+    fixture_free(fx);
+}
+
+/* Also through SMM's address space. */
+static void test_smm(gconstpointer data)
+{
+    Fixture *fx = new_logging(data);
+    XmmuRegs regs = fx->regs[0];
+
+    write_page(fx, LOG);
+    regs.smm = true;
+    fixture_set(fx, 0, &regs);
+    write_page(fx, LOG + PAGE);
+    g_assert_cmpuint(take(fx).page[(LOG + PAGE) >> 12], ==, 1);
+    write_page(fx, LOG + PAGE);
+    g_assert_cmpuint(take(fx).page[(LOG + PAGE) >> 12], ==, 1);
+    fixture_free(fx);
+}
+
+/* ---- Sizes ------------------------------------------------------------------------ */
+
+static void test_sizes(gconstpointer data)
+{
+    const Mode *mode = data;
+    Fixture *fx = new_vm(mode);
+    uint64_t splits;
+
+    write_page(fx, LOG);
+    write_page(fx, LOG + MIB(2));
+    write_page(fx, 0);
+    g_assert_cmpuint(fixture_stats(fx).pages_2m, ==, 3);
+    set_memory(fx, true, false);
+    g_assert_cmpuint(fixture_stats(fx).pages_2m, ==, 1);
+    take(fx);
+    splits = fixture_stats(fx).splits;
+    g_assert_cmpuint(splits, ==, mode->tdp ? 2 : 0);
+    write_page(fx, LOG);
+    read_page(fx, LOG + MIB(2));
+    g_assert_cmpuint(fixture_stats(fx).pages_2m, ==, 1);
+    /* And back: in place, or with the next access. */
+    set_memory(fx, false, false);
+    read_page(fx, LOG);
+    read_page(fx, LOG + MIB(2));
+    g_assert_cmpuint(fixture_stats(fx).pages_2m, ==, 3);
+    g_assert_cmpuint(fixture_stats(fx).promotions, ==, mode->tdp ? 2 : 0);
+    g_assert_cmpuint(fixture_stats(fx).pages_4k, ==, 0);
+    fixture_free(fx);
+}
+
+/* ---- Regions come and go -------------------------------------------------------- */
+
+/* What was written to a region that goes is told while it goes. */
+static void test_dropped(gconstpointer data)
+{
+    Fixture *fx = new_logging(data);
+    Log log = { .fx = fx };
+    XmmuRegion low = region(fx, 0, 0, LOG, 0);
+
+    write_page(fx, LOG + 5 * PAGE);
+    fx->dropped = logged;
+    fx->dropped_opaque = &log;
+    for (unsigned as = 0; as < XMMU_AS_COUNT; as++) {
+        g_assert_true(xmmu_vm_set_memory(fx->vm, as, &low, 1));
+    }
+    g_assert_cmpuint(log.count, ==, 1);
+    g_assert_cmpuint(log.page[(LOG + 5 * PAGE) >> 12], ==, 1);
+    fx->dropped = NULL;
+    fixture_free(fx);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct {
+        const char *name;
+        GTestDataFunc run;
+    } tests[] = {
+        { "writes", test_writes },
+        { "reads", test_reads },
+        { "begin", test_begin },
+        { "two-steps", test_two_steps },
+        { "flush", test_flush },
+        { "zapped", test_zapped },
+        { "alias", test_alias },
+        { "smm", test_smm },
+        { "sizes", test_sizes },
+        { "dropped", test_dropped },
+    };
+
+    g_test_init(&argc, &argv, NULL);
+    for (size_t m = 0; m < G_N_ELEMENTS(modes); m++) {
+        for (size_t t = 0; t < G_N_ELEMENTS(tests); t++) {
+            char *name = g_strdup_printf("/dirty/%s/%s", modes[m].name, tests[t].name);
+
+            g_test_add_data_func(name, &modes[m], tests[t].run);
+            g_free(name);
+        }
+    }
+    return g_test_run();
+}
