@@ -372,6 +372,18 @@ static void put_controls(struct xmmu_vcpu *vcpu)
 	intercept(vmcb, INTERCEPT_VINTR, c->want & XMMU_WANT_IRQ_WINDOW);
 }
 
+/* Of its control registers the guest changes CR2, and CR3 if it has its own tables. */
+static void get_crs(struct xmmu_vcpu *vcpu)
+{
+	struct vmcb *vmcb = ((struct svm_vcpu *)vcpu->hw)->vmcb;
+	struct xmmu_crs *crs = &vcpu->state.crs;
+
+	crs->cr2 = vmcb->save.cr2;
+	crs->cr8 = vmcb->control.int_ctl & V_TPR_MASK & 15;
+	if (*(u64 *)((void *)vmcb + VMCB_NESTED_CTL) & NP_ENABLE)
+		crs->cr3 = vmcb->save.cr3;
+}
+
 static void svm_commit(struct xmmu_vcpu *vcpu, u32 which)
 {
 	struct svm_vcpu *svm = vcpu->hw;
@@ -398,6 +410,8 @@ static void svm_commit(struct xmmu_vcpu *vcpu, u32 which)
 	}
 	/* The kind of root decides about both. */
 	if (which & (XMMU_GROUP_CRS | XMMU_GROUP_CONTROLS)) {
+		if (!(which & XMMU_GROUP_CRS))
+			get_crs(vcpu);
 		put_controls(vcpu);
 		put_crs(vcpu);
 	}
@@ -436,18 +450,6 @@ static void get_gprs(struct xmmu_gprs *gprs, const struct vmcb_save_area *save)
 	gprs->gpr[4] = save->rsp;
 	gprs->rip = save->rip;
 	gprs->rflags = save->rflags;
-}
-
-/* CR0, CR4 and EFER change only by exits, so user space knows them. */
-static void get_crs(struct xmmu_vcpu *vcpu)
-{
-	const struct vmcb *vmcb = ((struct svm_vcpu *)vcpu->hw)->vmcb;
-	struct xmmu_crs *crs = &vcpu->state.crs;
-
-	crs->cr2 = vmcb->save.cr2;
-	crs->cr8 = vmcb->control.int_ctl & V_TPR_MASK & 15;
-	if (vcpu->root->format == XMMU_FORMAT_NPT)
-		crs->cr3 = vmcb->save.cr3;
 }
 
 static void get_msrs(struct xmmu_msrs *msrs, const struct vmcb_save_area *save)
