@@ -87,9 +87,9 @@ enum xmmu_region_flag {
  * forgets the region: EBUSY while an entry maps a page of it, ENOENT when there is
  * none.
  *
- * What is pinned stays the guest's until its entries are cleared, also when user
- * space unmaps it or maps something else there; entries made later map what is
- * there then.
+ * What is pinned stays the guest's while an entry maps it, also when user space
+ * unmaps it or maps something else there, and new entries for (id, page) map the same;
+ * only the first entry after there was none maps what is there then.
  *
  * EINVAL: id, flags, alignment or range; EEXIST: the id is in use; ENOMEM.
  */
