@@ -179,7 +179,7 @@ user_run:
         mov %rsi, %rax
         push $SEL_USER_DATA
         push $0
-        push $2                         /* EFLAGS: nothing but the fixed bit */
+        push user_flags
         push $SEL_USER_CODE
         push %rdi
         iretq
@@ -212,7 +212,7 @@ user_run:
         mov 20(%esp), %ebx
         push $SEL_USER_DATA
         push $0
-        push $2
+        push user_flags
         push $SEL_USER_CODE
         push %ebx
         iret
@@ -255,6 +255,10 @@ user_exec:
 #endif
 
         .data
+        .align 16
+        .global user_flags
+user_flags:                     /* EFLAGS: nothing but the fixed bit */
+        .quad 2
         .align 16
         .global gdt
 gdt:    .quad 0

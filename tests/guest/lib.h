@@ -197,6 +197,9 @@ void put_code(void *page);
 Exc try_write_cr(int cr, ulong value);
 Exc try_wrmsr(u32 index, u64 value);
 
+/* EFLAGS of user mode: bit 1, which is fixed, and what a test adds. */
+extern ulong user_flags;
+
 /* Where probe_user()'s code lies (one page), and where it must be mapped. */
 extern char user_text[];
 extern ulong user_text_at;
