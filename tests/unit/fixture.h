@@ -13,6 +13,7 @@
 #include <glib.h>
 
 #include "../../accel/xmmu/engine/hw_model.h"
+#include "../../accel/xmmu/engine/native_mirror.h"
 
 #define KIB(n) ((uint64_t)(n) << 10)
 #define MIB(n) ((uint64_t)(n) << 20)
@@ -56,6 +57,7 @@ typedef struct Fixture {
     int fail_from, fail_to;     /* those of this range fail; 0..0: none */
     XmmuDirtyFn *dropped;       /* takes what dirty_dropped tells; NULL: nobody */
     void *dropped_opaque;
+    XmmuMirror *mirror;         /* of the native engine; NULL: none, see native.h */
     XmmuHwResult last;
 } Fixture;
 
