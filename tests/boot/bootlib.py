@@ -67,6 +67,7 @@ class Config:
     firmware: str = 'bios'
     append: str = ''
     extra: list = field(default_factory=list)
+    image: str = 'vmlinuz'          # in the guest's directory
 
     def cpus(self):
         """The number of CPUs that the guest must see."""
@@ -129,7 +130,7 @@ def command_line(config, guest, workdir, qmp_fd):
             '-smp', config.smp, '-m', config.memory,
             '-chardev', 'stdio,id=console,signal=off', '-serial', 'chardev:console',
             '-chardev', f'socket,id=qmp,fd={qmp_fd}', '-mon', 'chardev=qmp,mode=control',
-            '-kernel', str(guest / 'vmlinuz'), '-initrd', str(guest / 'initrd.gz'),
+            '-kernel', str(guest / config.image), '-initrd', str(guest / 'initrd.gz'),
             '-append', append,
             *firmware_options(config, workdir), *config.extra]
 
