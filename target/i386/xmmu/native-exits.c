@@ -170,6 +170,8 @@ static int after_fault(CPUState *cs, XmmuPfResult result, const XmmuFault *fault
 {
     const XmmuException *e = &fault->exception;
 
+    trace_xmmu_native_fault(cs->cpu_index, address, fault->access.want, result,
+                            xmmu_native_vcpu(cs)->pending.type);
     switch (result) {
     case XMMU_PF_EMULATE:
         return emulate(cs);

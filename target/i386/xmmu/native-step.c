@@ -277,13 +277,23 @@ static int odd_steps(CPUState *cs)
     return ret;
 }
 
+/* A vCPU has executed in hardware since all translations were last dropped. */
+static bool hardware_ran;
+
+void xmmu_native_note_run(void)
+{
+    if (!qatomic_read(&hardware_ran)) {
+        qatomic_set(&hardware_ran, true);
+    }
+}
+
 static void drop_translations(CPUState *cs)
 {
-    tb_flush(cs);
-    /* It is done where no vCPU executes. */
-    bql_lock();
-    process_queued_cpu_work(cs);
-    bql_unlock();
+    if (qatomic_xchg(&hardware_ran, false)) {
+        start_exclusive();
+        tb_flush(cs);
+        end_exclusive();
+    }
 }
 
 int xmmu_native_stretch(CPUState *cs)

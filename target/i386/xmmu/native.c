@@ -130,7 +130,9 @@ static int run_hardware(CPUState *cs)
     }
     xmmu_native_choose_event(cs);
     xmmu_native_give(cs);
+    xmmu_native_note_run();
     ret = xmmu_device_run(&n->device);
+    xmmu_native_note_run();
     if (ret && ret != -EINTR) {
         n->exit = (struct xmmu_exit) { 0 };
         xmmu_native_vcpu_replaced(cs);

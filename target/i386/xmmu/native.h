@@ -70,6 +70,8 @@ int xmmu_native_deliver(CPUState *cs);
 bool xmmu_native_must_emulate(CPUState *cs);
 /* TCG executes until xmmu_native_must_emulate() is false or somebody wants the thread. */
 int xmmu_native_stretch(CPUState *cs);
+/* Before and after each run: what it writes, TCG does not see. */
+void xmmu_native_note_run(void);
 
 /* ---- native-events.c -------------------------------------------------------------- */
 
