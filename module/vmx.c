@@ -640,9 +640,10 @@ static void put_controls(struct xmmu_vcpu *vcpu, bool ept)
 
 static void put_events(const struct xmmu_events *events)
 {
-	/* That of STI needs IF: SDM vol. 3, 27.3.1.5. */
-	u32 shadow = vmread(GUEST_RFLAGS) & X86_EFLAGS_IF ? GUEST_INTR_STATE_STI
-							   : GUEST_INTR_STATE_MOV_SS;
+	u64 flags = vmread(GUEST_RFLAGS) & (X86_EFLAGS_IF | X86_EFLAGS_TF);
+	/* That of STI needs IF (SDM vol. 3, 27.3.1.5), and holds no trap back. */
+	u32 shadow = flags == X86_EFLAGS_IF ? GUEST_INTR_STATE_STI
+					     : GUEST_INTR_STATE_MOV_SS;
 
 	vmwrite(GUEST_INTERRUPTIBILITY_INFO, (events->shadow ? shadow : 0) |
 		(events->nmi_blocked ? GUEST_INTR_STATE_NMI : 0));
