@@ -304,11 +304,8 @@ static bool map_through_tdp(XmmuVcpu *vcpu, gpa_t gpa, bool write,
     TdpResult tdp;
 
     tdp_translate(vcpu, gpa, want, true, 8, &tdp);
-    vcpu->exits = tdp.outcome == XMMU_HW_NESTED_EXIT;
-    vcpu->waits = tdp.outcome == XMMU_HW_ASYNC;
-    vcpu->ring_full = tdp.outcome == XMMU_HW_RING_FULL;
-    if (vcpu->exits || vcpu->waits || vcpu->ring_full ||
-        tdp.outcome == XMMU_HW_NOMEM) {
+    if (tdp.outcome > XMMU_HW_DIRECT) {
+        vcpu->aborted = tdp.outcome;
         return false;
     }
     if (tdp.outcome == XMMU_HW_DIRECT && !tdp.mmio) {
@@ -321,18 +318,15 @@ static bool map_through_tdp(XmmuVcpu *vcpu, gpa_t gpa, bool write,
     return true;
 }
 
-static void nested_exit(XmmuVcpu *vcpu, XmmuHwResult *result)
+/* The second dimension gave no page; what goes with @outcome is in @vcpu. */
+static void no_page(const XmmuVcpu *vcpu, XmmuHwOutcome outcome, XmmuHwResult *result)
 {
-    vcpu->exits = false;
-    result->outcome = XMMU_HW_NESTED_EXIT;
-    result->exit = vcpu->exit;
-}
-
-static void wait_for_page(XmmuVcpu *vcpu, XmmuHwResult *result)
-{
-    vcpu->waits = false;
-    result->outcome = XMMU_HW_ASYNC;
-    result->async = vcpu->async;
+    result->outcome = outcome;
+    if (outcome == XMMU_HW_NESTED_EXIT) {
+        result->exit = vcpu->exit;
+    } else if (outcome == XMMU_HW_ASYNC) {
+        result->async = vcpu->async;
+    }
 }
 
 static void translate_tdp(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned size,
@@ -353,27 +347,15 @@ static void translate_tdp(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned siz
         return;
     }
     if (status == XMMU_WALK_ABORTED) {
-        result->outcome = vcpu->ring_full ? XMMU_HW_RING_FULL : XMMU_HW_NOMEM;
-        if (vcpu->exits) {
-            nested_exit(vcpu, result);
-        } else if (vcpu->waits) {
-            wait_for_page(vcpu, result);
-        }
+        no_page(vcpu, vcpu->aborted, result);
         return;
     }
     tdp_translate(vcpu, walk.gpa, access->want, false, size, &tdp);
+    if (tdp.outcome > XMMU_HW_DIRECT) {
+        no_page(vcpu, tdp.outcome, result);
+        return;
+    }
     result->outcome = tdp.outcome;
-    if (tdp.outcome == XMMU_HW_NESTED_EXIT) {
-        nested_exit(vcpu, result);
-        return;
-    }
-    if (tdp.outcome == XMMU_HW_ASYNC) {
-        wait_for_page(vcpu, result);
-        return;
-    }
-    if (tdp.outcome == XMMU_HW_NOMEM || tdp.outcome == XMMU_HW_RING_FULL) {
-        return;
-    }
     result->gpa = tdp.gpa;
     result->mmio = tdp.mmio;
     result->page_shift = walk.page_shift;
@@ -482,41 +464,49 @@ static bool shadow_hit(XmmuVcpu *vcpu, const XmmuAccess *access,
     return true;
 }
 
-static void translate_shadow(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned size,
-                             XmmuHwResult *result)
+/* Our tables do not allow it; true: the outcome is known.  Apart from the walk, which
+ * most often needs none of this. */
+static bool shadow_exit(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned size,
+                        XmmuHwResult *result)
 {
     XmmuFault fault = { .access = *access, .size = size };
 
+    switch (xmmu_shadow_fault(vcpu, &fault)) {
+    case XMMU_PF_GUEST:
+        result->outcome = XMMU_HW_EXCEPTION;
+        result->exception = fault.exception;
+        return true;
+    case XMMU_PF_EMULATE:
+        result->outcome = XMMU_HW_DIRECT;
+        result->gpa = fault.gpa;
+        result->prot = fault.prot;
+        result->mmio = fault.mmio;
+        result->page_shift = fault.page_shift;
+        return true;
+    case XMMU_PF_NOMEM:
+        result->outcome = XMMU_HW_NOMEM;
+        return true;
+    case XMMU_PF_ASYNC:
+        result->outcome = XMMU_HW_ASYNC;
+        result->async = fault.async;
+        return true;
+    case XMMU_PF_RING_FULL:
+        result->outcome = XMMU_HW_RING_FULL;
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void translate_shadow(XmmuVcpu *vcpu, const XmmuAccess *access, unsigned size,
+                             XmmuHwResult *result)
+{
     for (unsigned exits = 0; exits < MAX_EXITS; exits++) {
         XmmuTable *root = __atomic_load_n(&vcpu->mmu->root.table, __ATOMIC_ACQUIRE);
 
-        if (root && !xmmu_table_stale(root) && shadow_hit(vcpu, access, result)) {
+        if ((root && !xmmu_table_stale(root) && shadow_hit(vcpu, access, result)) ||
+            shadow_exit(vcpu, access, size, result)) {
             return;
-        }
-        switch (xmmu_shadow_fault(vcpu, &fault)) {
-        case XMMU_PF_GUEST:
-            result->outcome = XMMU_HW_EXCEPTION;
-            result->exception = fault.exception;
-            return;
-        case XMMU_PF_EMULATE:
-            result->outcome = XMMU_HW_DIRECT;
-            result->gpa = fault.gpa;
-            result->prot = fault.prot;
-            result->mmio = fault.mmio;
-            result->page_shift = fault.page_shift;
-            return;
-        case XMMU_PF_NOMEM:
-            result->outcome = XMMU_HW_NOMEM;
-            return;
-        case XMMU_PF_ASYNC:
-            result->outcome = XMMU_HW_ASYNC;
-            result->async = fault.async;
-            return;
-        case XMMU_PF_RING_FULL:
-            result->outcome = XMMU_HW_RING_FULL;
-            return;
-        default:
-            break;
         }
     }
     result->outcome = XMMU_HW_NOMEM;

@@ -40,8 +40,10 @@ typedef struct XmmuHwResult {
     uint8_t page_shift;         /* size of the guest's page: INVLPG scope */
     bool mmio;                  /* DIRECT: no RAM there */
     XmmuException exception;
-    XmmuNestedExit exit;        /* NESTED_EXIT */
-    XmmuAsync async;            /* ASYNC */
+    union {
+        XmmuNestedExit exit;    /* NESTED_EXIT */
+        XmmuAsync async;        /* ASYNC */
+    };
 } XmmuHwResult;
 
 /*

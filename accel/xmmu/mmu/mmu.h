@@ -431,8 +431,10 @@ typedef struct XmmuFault {
     unsigned size;              /* bytes of the access, 1..64; 0 unknown */
     /* out */
     XmmuException exception;    /* GUEST */
-    XmmuNestedExit exit;        /* REFLECT */
-    XmmuAsync async;            /* ASYNC */
+    union {
+        XmmuNestedExit exit;    /* REFLECT */
+        XmmuAsync async;        /* ASYNC */
+    };
     uint8_t path_access;        /* GUEST: XMMU_ACC_* of the path that was walked */
     gpa_t gpa;                  /* EMULATE */
     uint8_t page_shift;         /* EMULATE: size of the guest's page (shadow) */

@@ -168,12 +168,10 @@ struct XmmuVcpu {
     XmmuMmu *mmu;               /* whose root the hardware walks */
     XmmuMmu *walk_mmu;          /* whose rules linear addresses are walked by */
 
-    XmmuNestedTlb nested_tlb;   /* the hardware model's, as are the next seven */
-    bool exits;                 /* a walk of L2's tables met @exit */
-    bool ring_full;             /* a walk of the guest's tables met that */
-    XmmuNestedExit exit;
+    XmmuNestedTlb nested_tlb;   /* the hardware model's, as are the next five */
     bool restartable;           /* of the access that is translated */
-    bool waits;                 /* a page of the guest's tables is on its way: @async */
+    uint8_t aborted;            /* XmmuHwOutcome that a walk of the guest's tables met */
+    XmmuNestedExit exit;        /* and what goes with it */
     XmmuAsync async;
     XmmuWalkCache walk_cache;
 
