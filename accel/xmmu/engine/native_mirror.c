@@ -1046,6 +1046,9 @@ bool xmmu_mirror_remove_ram(XmmuMirror *mirror, hpa_t hpa, char **error)
 
 int xmmu_mirror_max_level(XmmuMirror *mirror, hpa_t hpa, int level)
 {
+    if (level > XMMU_LEVEL_2M && !(mirror->device->caps.features & XMMU_FEATURE_1G)) {
+        level = XMMU_LEVEL_2M;
+    }
     return xmmu_ram_max_level(&mirror->ram, hpa, level);
 }
 
