@@ -42,7 +42,7 @@ uint64_t fake_charged_pages(void);
 /* The process's end, as the module is told of it. */
 void fake_mm_exit(void);
 
-/* ---- The tables, as the hardware sees them ---------------------------------- */
+/* ---- The tables, as the hardware sees them ----------------------------------- */
 
 typedef struct FakeEntry {
     uint32_t access;            /* enum xmmu_access; 0: not present */
@@ -61,7 +61,7 @@ uint32_t fake_next_table(int vm, uint32_t id);
 /* What the hardware does: set D in a leaf. */
 void fake_set_dirty(int vm, uint32_t id, unsigned index);
 
-/* ---- The guest ------------------------------------------------------------------ */
+/* ---- The guest --------------------------------------------------------------- */
 
 /*
  * What a vCPU runs is in its GPRs.  It makes gpr[COUNT] accesses, of the kind gpr[WANT]

@@ -32,7 +32,7 @@ typedef struct FakeVcpu {
 
 static u32 vendor, features;
 
-/* ---- Entries, by the manuals ---------------------------------------------------- */
+/* ---- Entries, by the manuals ------------------------------------------------- */
 
 typedef struct Format {
     u64 read, write, exec, no_exec, user, accessed, dirty, large;
@@ -72,7 +72,7 @@ static u32 access_of(const Format *format, u64 entry)
            (format == &legacy ? (u32)(entry >> 59 & 15) << XMMU_ACCESS_PKEY_SHIFT : 0);
 }
 
-/* ---- The walk ------------------------------------------------------------------------ */
+/* ---- The walk ---------------------------------------------------------------- */
 
 /* What an access needs; reading is implied but in EPT. */
 static bool allows(u32 access, u32 want)
@@ -174,7 +174,7 @@ static uintptr_t translate(struct xmmu_vcpu *vcpu, u64 address, u32 want)
     return fake_user_page(tlb->pfn) + (address & 4095);
 }
 
-/* ---- struct xmmu_hw -------------------------------------------------------------------- */
+/* ---- struct xmmu_hw ---------------------------------------------------------- */
 
 static void get_caps(struct xmmu_caps *caps)
 {
@@ -305,7 +305,7 @@ static const struct xmmu_hw fake_hw = {
     .explain = explain,
 };
 
-/* ---- hardware.c ---------------------------------------------------------------------------- */
+/* ---- hardware.c -------------------------------------------------------------- */
 
 const struct xmmu_hw *xmmu_hw = &fake_hw;
 static int users;
@@ -344,7 +344,7 @@ bool xmmu_cpu_is_on(void)
     return true;
 }
 
-/* ---- For tests -------------------------------------------------------------------------------- */
+/* ---- For tests --------------------------------------------------------------- */
 
 void fake_reset(uint32_t new_vendor, uint32_t new_features)
 {

@@ -19,7 +19,7 @@
 FakeControl fake;
 unsigned int tsc_khz = 1000000;
 
-/* ---- Mutexes ------------------------------------------------------------------ */
+/* ---- Mutexes ----------------------------------------------------------------- */
 
 void mutex_init(struct mutex *mutex)
 {
@@ -66,7 +66,7 @@ void lockdep_assert_held(struct mutex *mutex)
     g_assert_true(mutex->held && pthread_equal(mutex->owner, pthread_self()));
 }
 
-/* ---- Memory --------------------------------------------------------------------- */
+/* ---- Memory ------------------------------------------------------------------ */
 
 static unsigned allocations, fail_from;
 
@@ -112,7 +112,7 @@ void *memchr_inv(const void *p, int c, size_t n)
     return NULL;
 }
 
-/* ---- The array ---------------------------------------------------------------------- */
+/* ---- The array --------------------------------------------------------------- */
 
 void xa_init(struct xarray *xa)
 {
@@ -160,7 +160,7 @@ void xa_destroy(struct xarray *xa)
     xa_init(xa);
 }
 
-/* ---- User space ------------------------------------------------------------------------ */
+/* ---- User space -------------------------------------------------------------- */
 
 bool access_ok(const void *p, size_t size)
 {
@@ -210,7 +210,7 @@ void *vmemdup_user(const void *from, size_t size)
     return copy;
 }
 
-/* ---- Pins ---------------------------------------------------------------------------------- */
+/* ---- Pins -------------------------------------------------------------------- */
 
 static pthread_mutex_t pins_lock = PTHREAD_MUTEX_INITIALIZER;
 static GHashTable *pins;                /* frame number -> how often it is pinned */
@@ -312,7 +312,7 @@ void unpin_user_pages_dirty_lock(struct page **pages, unsigned long count, bool 
     unpin_user_pages(pages, count);
 }
 
-/* ---- Processes -------------------------------------------------------------------------------- */
+/* ---- Processes --------------------------------------------------------------- */
 
 static struct mm_struct mm, another_mm;
 static struct mmu_notifier *notifiers;
@@ -384,7 +384,7 @@ uint64_t fake_charged_pages(void)
     return atomic64_read(&mm.pinned_vm);
 }
 
-/* ---- CPUs ------------------------------------------------------------------------------------------ */
+/* ---- CPUs -------------------------------------------------------------------- */
 
 #define CPUS 64
 
@@ -465,7 +465,7 @@ void smp_call_function(void (*fn)(void *), void *arg, bool wait)
     on_each_cpu_mask(all, fn, arg, wait);
 }
 
-/* ---- Files -------------------------------------------------------------------------------------------- */
+/* ---- Files ------------------------------------------------------------------- */
 
 #define FIRST_FD 1000
 

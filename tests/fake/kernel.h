@@ -48,7 +48,7 @@ typedef unsigned int gfp_t;
 #define array_index_nospec(i, n) (i)
 #define U32_MAX                 (~0u)
 
-/* ---- Pages ---------------------------------------------------------------- */
+/* ---- Pages ------------------------------------------------------------------- */
 
 #define PAGE_SHIFT      12
 #define PAGE_SIZE       4096UL
@@ -94,7 +94,7 @@ static inline void kref_put(struct kref *ref, void (*release)(struct kref *))
     }
 }
 
-/* ---- Mutexes ------------------------------------------------------------------- */
+/* ---- Mutexes ----------------------------------------------------------------- */
 
 struct mutex {
     pthread_mutex_t mutex;
@@ -109,7 +109,7 @@ int mutex_trylock(struct mutex *mutex);
 void mutex_unlock(struct mutex *mutex);
 void lockdep_assert_held(struct mutex *mutex);
 
-/* ---- Memory ------------------------------------------------------------------------ */
+/* ---- Memory ------------------------------------------------------------------ */
 
 #define GFP_KERNEL              0
 #define GFP_KERNEL_ACCOUNT      0
@@ -150,7 +150,7 @@ void *memchr_inv(const void *p, int c, size_t n);
     for ((i) = 0; (i) < (n); (i)++) \
         if (*(word) >> (i) & 1)
 
-/* ---- User space ---------------------------------------------------------------------- */
+/* ---- User space -------------------------------------------------------------- */
 
 #define u64_to_user_ptr(x)      ((void *)(uintptr_t)(x))
 bool access_ok(const void *p, size_t size);
@@ -161,7 +161,7 @@ void *vmemdup_user(const void *from, size_t size);
 #define get_user(x, p)  (copy_from_user(&(x), (p), sizeof(x)) ? -EFAULT : 0)
 #define put_user(x, p)  (copy_to_user((p), &(x), sizeof(x)) ? -EFAULT : 0)
 
-/* ---- Pins ------------------------------------------------------------------------------ */
+/* ---- Pins -------------------------------------------------------------------- */
 
 #define FOLL_WRITE      1
 #define FOLL_LONGTERM   0x100
@@ -173,7 +173,7 @@ void unpin_user_pages_dirty_lock(struct page **pages, unsigned long count, bool 
 unsigned long page_to_pfn(const struct page *page);
 struct page *pfn_to_page(unsigned long pfn);
 
-/* ---- Processes ----------------------------------------------------------------------------- */
+/* ---- Processes --------------------------------------------------------------- */
 
 struct mm_struct {
     atomic64_t pinned_vm;
@@ -204,7 +204,7 @@ struct mmu_notifier {
 int mmu_notifier_register(struct mmu_notifier *notifier, struct mm_struct *mm);
 void mmu_notifier_unregister(struct mmu_notifier *notifier, struct mm_struct *mm);
 
-/* ---- Files ------------------------------------------------------------------------------------ */
+/* ---- Files ------------------------------------------------------------------- */
 
 #define VM_SHARED       8
 struct vm_area_struct {
@@ -252,7 +252,7 @@ void fake_module_exit(void);
 #define pr_info(...)            ((void)0)
 #define pr_err(...)             ((void)0)
 
-/* ---- CPUs: one for each thread ---------------------------------------------------------------------- */
+/* ---- CPUs: one for each thread ----------------------------------------------- */
 
 #define DEFINE_PER_CPU(type, name) _Thread_local type name
 #define this_cpu_read(v)        (v)
@@ -270,7 +270,7 @@ void local_irq_enable(void);
 #define kernel_fpu_begin()      ((void)0)
 #define kernel_fpu_end()        ((void)0)
 
-/* ---- x86: a CPU with as little as can be ---------------------------------------------------------------- */
+/* ---- x86: a CPU with as little as can be ------------------------------------- */
 
 /* No FPU state is exchanged: fxsave64 and its kin are not for this process. */
 #define asm                     if (0) __asm__
@@ -305,7 +305,7 @@ enum {
 };
 extern unsigned int tsc_khz;
 
-/* ---- xarray: an array ---------------------------------------------------------------------------------- */
+/* ---- xarray: an array -------------------------------------------------------- */
 
 struct xarray {
     void **item;

@@ -71,7 +71,7 @@ static uint64_t number(Run *run, int bytes)
     return n;
 }
 
-/* ---- What must be answered: linux/xmmu.h in other words ------------------------- */
+/* ---- What must be answered: linux/xmmu.h in other words ---------------------- */
 
 static unsigned entries(const Table *t)
 {
@@ -249,7 +249,7 @@ static int expect(Run *run, const struct xmmu_entry *e)
     }
 }
 
-/* ---- What there is ----------------------------------------------------------------- */
+/* ---- What there is ----------------------------------------------------------- */
 
 static void check_entry(Run *run, const Table *t, uint32_t id, unsigned i,
                         GHashTable *pages)
@@ -303,7 +303,7 @@ static void check_charge(void)
     g_assert_cmpuint(fake_charged_pages(), >=, fake_pinned_pages());
 }
 
-/* ---- Steps --------------------------------------------------------------------------- */
+/* ---- Steps ------------------------------------------------------------------- */
 
 static int call(Run *run, unsigned long request, void *argument)
 {

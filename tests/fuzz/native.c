@@ -44,7 +44,7 @@ static unsigned below(Run *run, unsigned limit)
     return (byte(run) | byte(run) << 8) % limit;
 }
 
-/* ---- The VM ------------------------------------------------------------------- */
+/* ---- The VM ------------------------------------------------------------------ */
 
 static void begin_tdp(Run *run, uint8_t shape)
 {
@@ -95,7 +95,7 @@ static void begin(Run *run)
     }
 }
 
-/* ---- Steps ---------------------------------------------------------------------- */
+/* ---- Steps ------------------------------------------------------------------- */
 
 static void step_access(Run *run)
 {

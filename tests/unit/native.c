@@ -9,7 +9,7 @@
 #include "../../accel/xmmu/mmu/vm.h"
 #include "native.h"
 
-/* ---- Services ------------------------------------------------------------------- */
+/* ---- Services ---------------------------------------------------------------- */
 
 static void service_flush_all(void *opaque)
 {
@@ -46,7 +46,7 @@ static XmmuServices native_services(void)
     return services;
 }
 
-/* ---- Life --------------------------------------------------------------------- */
+/* ---- Life -------------------------------------------------------------------- */
 
 static void written(void *opaque, hpa_t hpa, uint64_t size)
 {
@@ -130,7 +130,7 @@ void native_free(Native *n)
     g_free(n);
 }
 
-/* ---- Running -------------------------------------------------------------------- */
+/* ---- Running ----------------------------------------------------------------- */
 
 static uint8_t prot_of(uint32_t access)
 {
@@ -225,7 +225,7 @@ void native_access(Native *n, unsigned cpu, uint64_t address, uint32_t want)
     g_assert_cmpint(native_run(n, cpu, &work, NULL), ==, NATIVE_DONE);
 }
 
-/* ---- Comparing --------------------------------------------------------------------- */
+/* ---- Comparing --------------------------------------------------------------- */
 
 /* What the module's entry should allow. */
 static uint32_t expected_access(const XmmuHostFormat *format, XmmuSpte spte)

@@ -53,7 +53,7 @@ static uint64_t stores(const Native *n, gpa_t gpa, uint64_t pages)
     return sum;
 }
 
-/* ---- The set of numbers --------------------------------------------------------- */
+/* ---- The set of numbers ------------------------------------------------------ */
 
 typedef struct SetTest {
     XmmuIdSet set;
@@ -109,7 +109,7 @@ static void test_id_set(void)
     xmmu_id_set_cleanup(&t.set);
 }
 
-/* ---- TDP --------------------------------------------------------------------------- */
+/* ---- TDP --------------------------------------------------------------------- */
 
 static void test_tdp(gconstpointer data)
 {
@@ -206,7 +206,7 @@ static void test_rights(void)
     native_free(n);
 }
 
-/* ---- Huge pages ------------------------------------------------------------------------ */
+/* ---- Huge pages -------------------------------------------------------------- */
 
 static void test_huge(void)
 {
@@ -253,7 +253,7 @@ static void test_scattered(void)
     native_free(n);
 }
 
-/* ---- Roots ---------------------------------------------------------------------------------- */
+/* ---- Roots ------------------------------------------------------------------- */
 
 /* A vCPU that sits in the guest must not go on by a root that the core gave up. */
 static void test_root_given_up(void)
@@ -322,7 +322,7 @@ static void test_tables_go(void)
     native_free(n);
 }
 
-/* ---- Shadow paging ---------------------------------------------------------------------------- */
+/* ---- Shadow paging ----------------------------------------------------------- */
 
 static void test_shadow(gconstpointer data)
 {
@@ -364,7 +364,7 @@ static void test_shadow(gconstpointer data)
     native_free(n);
 }
 
-/* ---- Dirty bits --------------------------------------------------------------------------------- */
+/* ---- Dirty bits -------------------------------------------------------------- */
 
 /* The core's leaf for page @gfn. */
 static const XmmuSpte *leaf_of(Native *n, gfn_t gfn)
@@ -409,7 +409,7 @@ static void test_harvest(void)
     native_free(n);
 }
 
-/* ---- RAM ------------------------------------------------------------------------------------------- */
+/* ---- RAM --------------------------------------------------------------------- */
 
 static void test_ram(void)
 {
@@ -464,7 +464,7 @@ static void test_ram(void)
     native_free(n);
 }
 
-/* ---- Refusals ------------------------------------------------------------------------------------------ */
+/* ---- Refusals ---------------------------------------------------------------- */
 
 /* The limit of locked memory: the vCPU stops with a message that says so, and goes on
  * when there is room. */
@@ -581,7 +581,7 @@ static void test_device(void)
     rcu_service_drain();
 }
 
-/* ---- Threads ---------------------------------------------------------------------------------------------- */
+/* ---- Threads ----------------------------------------------------------------- */
 
 #define THREADS 3
 

@@ -16,7 +16,7 @@
 #include <unistd.h>
 #include "native_device.h"
 
-/* ---- The host's ------------------------------------------------------------ */
+/* ---- The host's -------------------------------------------------------------- */
 
 static int host_open(const char *path)
 {
@@ -131,7 +131,7 @@ int xmmu_device_new_vm(XmmuDevice *device, char **error)
     return -1;
 }
 
-/* ---- vCPUs --------------------------------------------------------------------- */
+/* ---- vCPUs ------------------------------------------------------------------- */
 
 bool xmmu_device_new_vcpu(XmmuDevice *device, int vm, unsigned index,
                           XmmuDeviceVcpu *vcpu, char **error)

@@ -18,7 +18,7 @@
 
 typedef struct XmmuMirror XmmuMirror;
 
-/* ---- Life ------------------------------------------------------------------ */
+/* ---- Life -------------------------------------------------------------------- */
 
 /* What the mirror tells its surroundings; may be NULL. */
 typedef struct XmmuMirrorOps {
@@ -44,7 +44,7 @@ void xmmu_mirror_free(XmmuMirror *mirror);
 /* The VM's file descriptor, to make vCPUs with. */
 int xmmu_mirror_fd(const XmmuMirror *mirror);
 
-/* ---- Guest memory ------------------------------------------------------------- */
+/* ---- Guest memory ------------------------------------------------------------ */
 
 /*
  * Entries may map [hpa, hpa + size) from now on: a RAM block, before the core gets it
@@ -59,13 +59,13 @@ bool xmmu_mirror_add_ram(XmmuMirror *mirror, hpa_t hpa, uint64_t size,
  */
 bool xmmu_mirror_remove_ram(XmmuMirror *mirror, hpa_t hpa, char **error);
 
-/* ---- Told by the core (XmmuServices) ------------------------------------------------- */
+/* ---- Told by the core (XmmuServices) ----------------------------------------- */
 
 void xmmu_mirror_changed(XmmuTable *table, unsigned index);
 void xmmu_mirror_gone(XmmuTable *table);
 int xmmu_mirror_max_level(XmmuMirror *mirror, hpa_t hpa, int level);
 
-/* ---- Submitting ------------------------------------------------------------------ */
+/* ---- Submitting -------------------------------------------------------------- */
 
 /*
  * For the core's flush_all, and for whoever takes something from vCPUs otherwise: when
@@ -100,12 +100,12 @@ XmmuMirrorResult xmmu_mirror_enter(XmmuMirror *mirror, XmmuVcpu *vcpu, uint32_t 
  * committed another one, as xmmu_mirror_enter() takes for granted). */
 void xmmu_mirror_forget_vcpu(XmmuMirror *mirror, unsigned index);
 
-/* ---- What the hardware wrote ------------------------------------------------------ */
+/* ---- What the hardware wrote ------------------------------------------------- */
 
 /* XmmuServices.harvest.  If the module does not answer, everything was dirty. */
 void xmmu_mirror_harvest(XmmuMirror *mirror, XmmuHarvest *list, size_t count);
 
-/* ---- What can be seen --------------------------------------------------------------- */
+/* ---- What can be seen -------------------------------------------------------- */
 
 typedef struct XmmuMirrorStats {
     uint64_t updates;           /* XMMU_UPDATE calls */

@@ -52,7 +52,7 @@ void xmmu_ram_cleanup(XmmuRam *ram)
     g_free(ram->ids);
 }
 
-/* ---- Finding ------------------------------------------------------------------ */
+/* ---- Finding ----------------------------------------------------------------- */
 
 /* Index of the first block that ends behind @hpa. */
 static size_t position(const XmmuRamMap *map, hpa_t hpa)
@@ -80,7 +80,7 @@ XmmuRamBlock *xmmu_ram_find(const XmmuRam *ram, hpa_t hpa)
     return i < map->count && map->block[i]->hpa <= hpa ? map->block[i] : NULL;
 }
 
-/* ---- Changing ------------------------------------------------------------------- */
+/* ---- Changing ---------------------------------------------------------------- */
 
 static void free_map(XmmuRcuHead *head)
 {
@@ -209,7 +209,7 @@ bool xmmu_ram_remove(XmmuRam *ram, XmmuRamBlock *block)
     return true;
 }
 
-/* ---- Huge pages ----------------------------------------------------------------- */
+/* ---- Huge pages -------------------------------------------------------------- */
 
 /* Which 2 MiB of host addresses, counted from the block's first. */
 static uint64_t huge_index(const XmmuRamBlock *block, hpa_t hpa)
