@@ -87,8 +87,10 @@ static void begin(Run *run)
         begin_tdp(run, shape);
     }
     run->cpus = 1 + (shape >> 5 & 3) % 3;
-    for (unsigned i = 1; i < run->cpus; i++) {
-        native_add_cpu(run->n, i);
+    for (unsigned i = 0; i < run->cpus; i++) {
+        if (i) {
+            native_add_cpu(run->n, i);
+        }
         if (run->shadow) {
             fixture_load(run->n->fx, i, run->regs);
         }

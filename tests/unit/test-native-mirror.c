@@ -340,6 +340,7 @@ static void test_shadow(gconstpointer data)
                     fixture_page(fx) | PTE_P | PTE_W | (i % 2 ? PTE_U : 0), 1);
     }
     fixture_map_window(fx, &regs);
+    fixture_load(fx, 0, regs);
     for (unsigned round = 1; round < 8; round++) {
         work.seed = round;
         g_assert_cmpint(native_run(n, 0, &work, NULL), ==, NATIVE_DONE);
@@ -505,6 +506,39 @@ static void test_no_page(void)
     g_assert_false(xmmu_mirror_broken(n->mirror));
     set_memory(n, 512, 1, 0);
     g_assert_cmpint(native_run(n, 0, &work, &error), ==, NATIVE_EMULATE);
+    native_check(n);
+    native_free(n);
+}
+
+/* An entry that maps another page now, which is refused: not the old one either. */
+static void test_refused_instead(void)
+{
+    NativeWork work = { .count = 1, .want = RW, .base = 0x400000, .pages = 1 };
+    char *error = NULL;
+    XmmuRegs regs;
+    Fixture *fx;
+    gpa_t a, b;
+    Native *n;
+
+    fake_reset(XMMU_VENDOR_SVM, 0);
+    fx = fixture_new_guest(MODE_4L, &regs);
+    n = native_for(fx);
+    a = fixture_page(fx);
+    b = fixture_page(fx);
+    fixture_map(fx, &regs, 0x400000, a | PTE_P, 1);
+    fixture_load(fx, 0, regs);
+    native_access(n, 0, 0x400000, XMMU_ACCESS_READ);
+    g_assert_cmpuint(fake_pinned_pages(), ==, 1);
+    fixture_map(fx, &regs, 0x400000, b | PTE_P | PTE_W, 1);
+    fake.bad_from = (uintptr_t)fx->ram + b;
+    fake.bad_to = fake.bad_from + 1;
+    g_assert_cmpint(native_run(n, 0, &work, &error), ==, NATIVE_FAILED);
+    g_clear_pointer(&error, g_free);
+    g_assert_cmpuint(fake_pinned_pages(), ==, 0);
+    g_assert_false(xmmu_mirror_broken(n->mirror));
+    fake.bad_to = 0;
+    g_assert_cmpint(native_run(n, 0, &work, &error), ==, NATIVE_DONE);
+    g_assert_cmpuint(stores(n, b, 1), ==, 1);
     native_check(n);
     native_free(n);
 }
@@ -702,6 +736,7 @@ int main(int argc, char **argv)
     g_test_add_func("/mirror/ram", test_ram);
     g_test_add_func("/mirror/memlock", test_memlock);
     g_test_add_func("/mirror/no-page", test_no_page);
+    g_test_add_func("/mirror/refused-instead", test_refused_instead);
     g_test_add_data_func("/mirror/inject/alloc", (void *)fail_alloc, test_inject);
     g_test_add_data_func("/mirror/inject/ioctl", (void *)fail_ioctl, test_inject);
     g_test_add_data_func("/mirror/threads/small", GINT_TO_POINTER(0), test_threads);
