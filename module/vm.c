@@ -199,7 +199,8 @@ static struct xmmu_vm *vm_alloc(void)
 	ret = mmu_notifier_register(&vm->notifier, vm->mm);
 	if (ret) {
 		kfree(vm);
-		return ERR_PTR(ret);
+		/* It gives up for a signal, which is to be served and no failure. */
+		return ERR_PTR(ret == -EINTR ? -ERESTARTNOINTR : ret);
 	}
 	return vm;
 }

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A process that runs vCPUs and updates their tables is killed at any moment, is hit by
+ * signals, or loses the CPU under it. Afterwards no page is pinned; that the module can
+ * be unloaded then is looked at by the runner of these tests.
+ *
+ * usage: killed kill [ROUNDS [SEED]]     SIGKILL at random moments [200]
+ *        killed signals [SECONDS]        timers against vCPUs that run [3]
+ *        killed hotplug [ROUNDS]         CPUs go and come under vCPUs that run [20]
+ */
+#include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include "xmmu_test.h"
+
+#define VCPUS 3
+
+struct shared {
+	volatile uint64_t runs[VCPUS], updates;
+};
+
+static struct shared *shared;
+static struct guest g;
+
+static void nap(long us)
+{
+	nanosleep(&(struct timespec) { us / 1000000, us % 1000000 * 1000 }, NULL);
+}
+
+/* again: incw (0x2000); out %al, $0x80; jmp again */
+static const uint8_t code[] = { 0xff, 0x06, 0x00, 0x20, 0xe6, 0x80, 0xeb, 0xf8 };
+
+/* Answers its exits, for ever. */
+static void *run_forever(void *opaque)
+{
+	int index = (intptr_t)opaque;
+	struct cpu cpu = new_cpu(&g, index);
+	struct xmmu_exit *e = &cpu.run->exit;
+
+	real_mode(&g, cpu.run, 0x1000);
+	for (;;) {
+		if (run_cpu(&cpu)) {
+			printf("# vCPU %d: %s\n", index, strerror(errno));
+			exit(1);
+		}
+		if (e->reason == XMMU_EXIT_IO) {
+			cpu.run->gprs.rip += e->length;
+			cpu.run->commit = XMMU_GROUP_GPRS;
+			shared->runs[index]++;
+		} else if (e->reason != XMMU_EXIT_MEMORY) {
+			printf("# vCPU %d: exit %u, %llx\n", index, e->reason,
+			       (unsigned long long)e->hardware);
+			exit(1);
+		}
+	}
+}
+
+/* A few hundred pages come and go; the guest's own sometimes. */
+static void update_forever(unsigned int seed)
+{
+	struct xmmu_entry entries[64];
+
+	for (;;) {
+		for (int i = 0; i < 64; i++) {
+			unsigned int page = rand_r(&seed) % MEM_PAGES;
+
+			entries[i] = (struct xmmu_entry) {
+				.op = page > 2 && rand_r(&seed) % 2 ? XMMU_OP_CLEAR : XMMU_OP_LEAF,
+				.table = 1, .index = page, .target = REGION, .page = page,
+				.access = RWX };
+		}
+		update(g.vm, entries, 64, NULL);
+		shared->updates++;
+	}
+}
+
+static void start(unsigned int seed, bool updates)
+{
+	pthread_t thread;
+
+	g = new_guest(open_device());
+	memcpy(g.mem + 0x1000, code, sizeof(code));
+	set_leaf(g.vm, 1, 1, REGION, 1, RX);
+	set_leaf(g.vm, 1, 2, REGION, 2, RWX);
+	for (intptr_t i = 0; i < VCPUS; i++)
+		pthread_create(&thread, NULL, run_forever, (void *)i);
+	if (updates)
+		update_forever(seed);
+}
+
+static pid_t start_child(unsigned int seed, bool updates)
+{
+	pid_t pid;
+
+	fflush(stdout);
+	memset(shared, 0, sizeof(*shared));
+	pid = fork();
+	if (!pid) {
+		start(seed, updates);
+		for (;;)
+			pause();
+	}
+	return pid;
+}
+
+static bool all_ran(const struct shared *since)
+{
+	for (int i = 0; i < VCPUS; i++)
+		if (shared->runs[i] == since->runs[i])
+			return false;
+	return true;
+}
+
+/* Until every vCPU has run since; false: not within a minute. */
+static bool wait_for_all(void)
+{
+	struct shared since = *shared;
+
+	for (int i = 0; i < 60000 && !all_ran(&since); i++)
+		nap(1000);
+	return all_ran(&since);
+}
+
+static void end_child(pid_t pid, int signal)
+{
+	int status;
+
+	kill(pid, SIGKILL);
+	waitpid(pid, &status, 0);
+	if (!WIFSIGNALED(status) || WTERMSIG(status) != signal)
+		ok(false, "the child ended with status %x", status);
+}
+
+static void killed(int rounds, unsigned int seed)
+{
+	long before = pins();
+	int ran = 0, left = 0;
+
+	printf("# seed %u\n", seed);
+	for (int i = 0; i < rounds; i++) {
+		pid_t pid = start_child(rand_r(&seed), true);
+
+		nap(rand_r(&seed) % 100000);
+		ran += shared->updates && shared->runs[0];
+		end_child(pid, SIGKILL);
+		left += pins() != before;
+	}
+	ok(!left, "killed %d times: nothing stays pinned", rounds);
+	ok(ran > rounds / 4, "%d of them were running and updating", ran);
+}
+
+static volatile uint64_t hits;
+
+static void hit(int signal)
+{
+	(void)signal;
+	hits++;
+}
+
+static void storm(int seconds)
+{
+	const struct itimerspec often = { { 0, 50000 }, { 0, 50000 } };
+	struct sigevent event = { .sigev_notify = SIGEV_SIGNAL };
+	timer_t timer;
+	time_t end;
+	bool good = true;
+
+	sigaction(SIGUSR1, &(struct sigaction) { .sa_handler = hit, .sa_flags = SA_RESTART },
+		  NULL);
+	sigaction(SIGRTMIN, &(struct sigaction) { .sa_handler = hit, .sa_flags = SA_RESTART },
+		  NULL);
+	for (int i = 0; i < 4; i++) {
+		event.sigev_signo = i % 2 ? SIGUSR1 : SIGRTMIN;
+		if (timer_create(CLOCK_MONOTONIC, &event, &timer) ||
+		    timer_settime(timer, 0, &often, NULL))
+			die("timer");
+	}
+	start(0, false);
+	end = time(NULL) + seconds;
+	while (time(NULL) < end)
+		good &= wait_for_all();
+	ok(good, "all vCPUs go on under a storm of signals");
+	ok(hits > 1000, "of which %llu came", (unsigned long long)hits);
+}
+
+static bool cpu_online(int cpu, bool on)
+{
+	char path[64];
+	int fd;
+	bool good;
+
+	snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%d/online", cpu);
+	fd = open(path, O_WRONLY);
+	good = fd >= 0 && write(fd, on ? "1" : "0", 1) == 1;
+	if (fd >= 0)
+		close(fd);
+	return good;
+}
+
+static void hotplug(int rounds)
+{
+	long before = pins();
+	int cpus = sysconf(_SC_NPROCESSORS_ONLN), dead = 0;
+	pid_t pid;
+
+	if (cpus < 2 || !cpu_online(1, false)) {
+		printf("1..0 # SKIP there is no CPU that could go\n");
+		exit(77);
+	}
+	/* One comes while VMs exist, too: the first is made while it is away. */
+	pid = start_child(1, true);
+	dead += !wait_for_all();
+	for (int i = 0; i < rounds; i++) {
+		for (int cpu = 1; cpu < cpus; cpu++)
+			if (!cpu_online(cpu, true))
+				ok(false, "CPU %d comes", cpu);
+		dead += !wait_for_all();
+		for (int cpu = 1; cpu < cpus; cpu++)
+			if (!cpu_online(cpu, false))
+				ok(false, "CPU %d goes", cpu);
+		dead += !wait_for_all();
+	}
+	end_child(pid, SIGKILL);
+	for (int cpu = 1; cpu < cpus; cpu++)
+		cpu_online(cpu, true);
+	ok(!dead, "all vCPUs go on while CPUs go and come, %d times", rounds);
+	ok(pins() == before, "nothing stays pinned");
+}
+
+int main(int argc, char **argv)
+{
+	const char *what = argc > 1 ? argv[1] : "";
+	int number = argc > 2 ? atoi(argv[2]) : 0;
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	close(open_device());
+	if (!(caps.features & XMMU_FEATURE_REALMODE)) {
+		printf("1..0 # SKIP the guest here takes real mode and a second dimension\n");
+		return 77;
+	}
+	if (!strcmp(what, "kill"))
+		killed(number ? number : 200, argc > 3 ? atoi(argv[3]) : time(NULL));
+	else if (!strcmp(what, "signals"))
+		storm(number ? number : 3);
+	else if (!strcmp(what, "hotplug"))
+		hotplug(number ? number : 20);
+	else
+		return 2;
+	return finish();
+}
