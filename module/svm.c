@@ -35,6 +35,7 @@
 
 struct svm_vcpu {
 	struct vmcb *vmcb;
+	struct vmcb_save_area committed;	/* of *vmcb */
 	u64 asid_generation;
 	bool nmi_blocked;	/* until an IRET, which exits */
 };
@@ -261,7 +262,6 @@ static int svm_vcpu_new(struct xmmu_vcpu *vcpu)
 	control->intercepts[INTERCEPT_EXCEPTION] = ALWAYS_EXCEPTIONS;
 	control->msrpm_base_pa = __sme_set(__pa(msrpm));
 	control->iopm_base_pa = __sme_set(__pa(iopm));
-	control->int_ctl = V_INTR_MASKING_MASK;
 	return 0;
 }
 
@@ -331,7 +331,6 @@ static void put_crs(struct xmmu_vcpu *vcpu)
 	save->cr4 = crs->hw_cr4 | (__read_cr4() & X86_CR4_MCE);
 	save->efer = crs->hw_efer | EFER_SVME;
 	save->cr2 = crs->cr2;
-	vmcb->control.int_ctl = (vmcb->control.int_ctl & ~V_TPR_MASK) | (crs->cr8 & 15);
 	*(u64 *)((void *)vmcb + VMCB_NESTED_CTL) = nested ? NP_ENABLE : 0;
 	if (nested) {
 		save->cr3 = crs->cr3;
@@ -339,7 +338,8 @@ static void put_crs(struct xmmu_vcpu *vcpu)
 	} else {
 		put_shadow_mode(save, vcpu->root);
 	}
-	intercept(vmcb, INTERCEPT_CR0_READ, save->cr0 != crs->cr0);
+	/* QEMU asks for this one at the reading of any, and ours is in CR3. */
+	intercept(vmcb, INTERCEPT_CR0_READ, !nested || save->cr0 != crs->cr0);
 	intercept(vmcb, INTERCEPT_CR4_READ, save->cr4 != crs->cr4);
 }
 
@@ -372,14 +372,13 @@ static void put_controls(struct xmmu_vcpu *vcpu)
 	intercept(vmcb, INTERCEPT_VINTR, c->want & XMMU_WANT_IRQ_WINDOW);
 }
 
-/* Of its control registers the guest changes CR2, and CR3 if it has its own tables. */
+/* The guest changes CR2, and CR3 if it has its own tables; writing CR8 exits. */
 static void get_crs(struct xmmu_vcpu *vcpu)
 {
 	struct vmcb *vmcb = ((struct svm_vcpu *)vcpu->hw)->vmcb;
 	struct xmmu_crs *crs = &vcpu->state.crs;
 
 	crs->cr2 = vmcb->save.cr2;
-	crs->cr8 = vmcb->control.int_ctl & V_TPR_MASK & 15;
 	if (*(u64 *)((void *)vmcb + VMCB_NESTED_CTL) & NP_ENABLE)
 		crs->cr3 = vmcb->save.cr3;
 }
@@ -415,6 +414,7 @@ static void svm_commit(struct xmmu_vcpu *vcpu, u32 which)
 		put_controls(vcpu);
 		put_crs(vcpu);
 	}
+	svm->committed = *save;
 }
 
 /* ---- And back ----------------------------------------------------------- */
@@ -516,13 +516,17 @@ static void choose_asid(struct xmmu_vcpu *vcpu)
 }
 
 /*
- * The CPU did not take the VMCB, and perhaps did not look at TLB_CONTROL: whoever
- * runs here next begins a new generation.
+ * The CPU did not take the VMCB.  Perhaps it did not look at TLB_CONTROL, so whoever
+ * runs here next begins a new generation; and it may have written its own state, the
+ * host's, as that of the guest.  What it refused came with the last commit.
  */
-static void distrust_asids(struct xmmu_vcpu *vcpu)
+static void refused(struct xmmu_vcpu *vcpu)
 {
+	struct svm_vcpu *svm = vcpu->hw;
+
 	this_cpu_ptr(&svm_cpu)->next_asid = svm_asids;
 	vcpu->flush = true;
+	svm->vmcb->save = svm->committed;
 }
 
 static u32 encode_event(const struct xmmu_event *event)
@@ -559,7 +563,8 @@ static void watch_windows(struct xmmu_vcpu *vcpu)
 	struct vmcb_control_area *control = &svm->vmcb->control;
 	u32 want = vcpu->state.controls.want;
 
-	control->int_ctl &= ~(V_IRQ_MASK | V_INTR_PRIO_MASK | V_IGN_TPR_MASK);
+	/* All of it anew: the host's interrupts end a run because of V_INTR_MASKING. */
+	control->int_ctl = V_INTR_MASKING_MASK | (vcpu->state.crs.cr8 & V_TPR_MASK);
 	if (want & XMMU_WANT_IRQ_WINDOW)
 		control->int_ctl |= V_IRQ_MASK | V_INTR_PRIO_MASK | V_IGN_TPR_MASK;
 	intercept(svm->vmcb, INTERCEPT_IRET, svm->nmi_blocked);
@@ -606,7 +611,7 @@ static void svm_enter(struct xmmu_vcpu *vcpu)
 	if (svm->vmcb->save.dr6 != DR6_RESERVED)
 		set_debugreg(DR6_RESERVED, 6);
 	if ((u32)svm->vmcb->control.exit_code == EXIT_REFUSED)
-		distrust_asids(vcpu);
+		refused(vcpu);
 	/* A machine check is handled on the CPU that met it. */
 	if (svm->vmcb->control.exit_code == SVM_EXIT_EXCP_BASE + X86_TRAP_MC) {
 		struct pt_regs regs = { .cs = 3, .flags = X86_EFLAGS_IF };

@@ -190,6 +190,7 @@ unsigned long rlimit(int resource);
 #define test_thread_flag(f)     false
 #define need_resched()          false
 bool signal_pending(struct task_struct *task);
+#define ERESTARTNOINTR 513	/* the kernel restarts the call: user space never sees it */
 #define fatal_signal_pending(t) false
 void cond_resched(void);
 
