@@ -7,13 +7,19 @@
  * bitmaps, where migration and display devices look for it.  memory.c calls it from the
  * memory listeners, with the BQL or, for clearing, without; a vCPU calls it when its
  * ring is full.  What devices and QEMU itself write is in QEMU's bitmaps anyway.
+ *
+ * TCG has a record of its own of what vCPUs write.  Where we log it is kept out of the
+ * bitmaps, so that ours is the one that counts; with verify=on the core compares the two
+ * and we end the process if ours has missed a page.
  */
 #include "qemu/osdep.h"
 #include "qemu/bitops.h"
+#include "exec/cputlb.h"
 #include "exec/memory.h"
 #include "exec/ram_addr.h"
 #include "exec/target_page.h"
 #include "accel/xmmu/trace.h"
+#include "accel/xmmu/written.h"
 #include "accel/xmmu/xmmu-accel.h"
 
 /*
@@ -92,6 +98,97 @@ static bool clears_later(void)
     return xmmu_state.engine == XMMU_ENGINE_NATIVE;
 }
 
+/* ---- TCG's record --------------------------------------------------------------- */
+
+/*
+ * Flushes that were ordered, and for each vCPU the last that it has obeyed.  What it
+ * writes in between may go by a translation that it has been ordered to forget; the
+ * page was told before, and nobody looks at it until the vCPU has flushed.
+ */
+static uint32_t flushes_ordered;
+static uint32_t *flushes_obeyed;
+
+uint32_t xmmu_log_flush_ordered(void)
+{
+    return qatomic_inc_fetch(&flushes_ordered);
+}
+
+void xmmu_log_flush_obeyed(CPUState *cpu, uint32_t flush)
+{
+    if (flushes_obeyed) {
+        qatomic_set(&flushes_obeyed[cpu->cpu_index], flush);
+    }
+}
+
+static bool has_to_flush(CPUState *cpu)
+{
+    return qatomic_read(&flushes_obeyed[cpu->cpu_index]) !=
+           qatomic_read(&flushes_ordered);
+}
+
+/* In this order: the core forgets what was seen until it has ordered a flush. */
+static bool record(CPUState *cpu, hpa_t hpa)
+{
+    bool logs = xmmu_vm_dirty_seen(xmmu_state.vm, hpa, true);
+
+    if (logs && has_to_flush(cpu)) {
+        xmmu_vm_dirty_seen(xmmu_state.vm, hpa, false);
+    }
+    return logs;
+}
+
+static bool ram_written(CPUState *cpu, ram_addr_t addr)
+{
+    hpa_t hpa;
+
+    switch (xmmu_cpu_writer(cpu)) {
+    case XMMU_WRITER_TCG:
+        return false;
+    case XMMU_WRITER_NOBODY:
+        return true;
+    case XMMU_WRITER_GUEST:
+        break;
+    }
+    WITH_RCU_READ_LOCK_GUARD() {
+        hpa = (uintptr_t)qemu_map_ram_ptr(NULL, addr & TARGET_PAGE_MASK);
+    }
+    return xmmu_state.verify ? record(cpu, hpa)
+                             : xmmu_vm_dirty_logs(xmmu_state.vm, hpa);
+}
+
+void xmmu_log_missed(void *opaque, hpa_t hpa)
+{
+    ram_addr_t offset = 0;
+    RAMBlock *block = qemu_ram_block_from_host((void *)(uintptr_t)hpa, false, &offset);
+
+    fprintf(stderr, "xmmu: verify: a vCPU wrote to page 0x" RAM_ADDR_FMT " of %s, and the "
+            "log of writes does not say so\n", offset, block ? block->idstr : "nothing");
+    fflush(stderr);
+    exit(EXIT_FAILURE);
+}
+
+void xmmu_log_init(unsigned max_cpus)
+{
+    if (xmmu_state.verify) {
+        flushes_obeyed = g_new0(uint32_t, max_cpus);
+    }
+    xmmu_ram_written = ram_written;
+}
+
+/* The TLBs' marks must be there for TCG to see the next write to each page. */
+static void see_again(hpa_t hpa, uint64_t npages)
+{
+    ram_addr_t addr;
+
+    RCU_READ_LOCK_GUARD();
+    addr = qemu_ram_addr_from_host((void *)(uintptr_t)hpa);
+    if (xmmu_state.verify && addr != RAM_ADDR_INVALID) {
+        tlb_reset_dirty_range_all(addr, npages << XMMU_PAGE_SHIFT);
+    }
+}
+
+/* ---- The listeners' questions ------------------------------------------------------ */
+
 void xmmu_log_sync(XmmuVm *vm, hpa_t hpa, uint64_t npages)
 {
     uint64_t count = 0;
@@ -99,6 +196,7 @@ void xmmu_log_sync(XmmuVm *vm, hpa_t hpa, uint64_t npages)
     xmmu_vm_dirty_sync(vm, hpa, npages, log_pages, &count);
     if (!clears_later()) {
         xmmu_vm_dirty_clear(vm, hpa, npages);
+        see_again(hpa, npages);
     }
     count_for_dirty_rate(count);
     trace_xmmu_log_sync(hpa, npages, count);

@@ -72,6 +72,13 @@ void xmmu_log_clear(XmmuVm *vm, hpa_t hpa, uint64_t npages);
 void xmmu_log_reap(XmmuVm *vm);
 /* XmmuServices.dirty_dropped of every engine. */
 void xmmu_log_dropped(void *opaque, hpa_t hpa, const uint64_t *bits);
+/* XmmuServices.dirty_missed in engine soft with verify=on. */
+void xmmu_log_missed(void *opaque, hpa_t hpa);
+/* Engine soft, before vCPUs run: TCG's own record of writes is ours to take. */
+void xmmu_log_init(unsigned max_cpus);
+/* Engine soft: a flush of all vCPUs is ordered, and @cpu has obeyed. */
+uint32_t xmmu_log_flush_ordered(void);
+void xmmu_log_flush_obeyed(CPUState *cpu, uint32_t flush);
 
 /* nx-recovery.c: from now on @vm's pages become huge again at their time. */
 void xmmu_nx_recovery_start(XmmuVm *vm);
@@ -96,6 +103,15 @@ void xmmu_cpu_unrealize(CPUState *cs);
 /* Registers or memory changed behind the guest's back; the vCPU is stopped. */
 void xmmu_cpu_state_replaced(CPUState *cs);
 XmmuVcpuStatus *xmmu_cpu_query(CPUState *cs);
+
+/* By whose translations @cs writes to memory at this moment; on its thread. */
+typedef enum XmmuWriter {
+    XMMU_WRITER_GUEST,          /* ours */
+    XMMU_WRITER_TCG,            /* its own walker's: L2 that we do not shadow */
+    XMMU_WRITER_NOBODY,         /* verify=on looks at the guest's tables */
+} XmmuWriter;
+
+XmmuWriter xmmu_cpu_writer(CPUState *cs);
 
 /* xmmu-all.c: the values in @stats by name. */
 QObject *xmmu_stats_to_qobject(const XmmuStats *stats);

@@ -9,6 +9,7 @@
  */
 #include "qemu/osdep.h"
 #include "qemu/error-report.h"
+#include "qemu/host-utils.h"
 #include "qapi/error.h"
 #include "qapi/visitor.h"
 #include "qobject/qdict.h"
@@ -25,6 +26,8 @@
 
 #define DEFAULT_PREV_ROOTS 3
 #define DEFAULT_NX_RATIO 60
+#define DEFAULT_DIRTY_RING_SIZE 4096
+#define MAX_DIRTY_RING_SIZE 65536
 
 XmmuState xmmu_state;
 bool xmmu_allowed;
@@ -194,6 +197,70 @@ static void set_async_pf(Object *obj, bool value, Error **errp)
     xmmu_state.async_pf = value;
 }
 
+/* The core's ways by the names that users know. */
+static const XmmuDirtyLog dirty_logs[] = {
+    [XMMU_DIRTY_LOGGING_WP] = XMMU_DIRTY_WP,
+    [XMMU_DIRTY_LOGGING_DBIT] = XMMU_DIRTY_DBIT,
+    [XMMU_DIRTY_LOGGING_RING] = XMMU_DIRTY_RING,
+};
+QEMU_BUILD_BUG_ON(ARRAY_SIZE(dirty_logs) != XMMU_DIRTY_LOGGING__MAX);
+
+static int get_dirty_log(Object *obj, Error **errp)
+{
+    int i = 0;
+
+    while (dirty_logs[i] != xmmu_state.config.dirty_log) {
+        i++;
+    }
+    return i;
+}
+
+static void set_dirty_log(Object *obj, int value, Error **errp)
+{
+    xmmu_state.config.dirty_log = dirty_logs[value];
+}
+
+static void get_dirty_ring_size(Object *obj, Visitor *v, const char *name,
+                                void *opaque, Error **errp)
+{
+    uint32_t value = xmmu_state.config.dirty_ring_size;
+
+    visit_type_uint32(v, name, &value, errp);
+}
+
+static void set_dirty_ring_size(Object *obj, Visitor *v, const char *name,
+                                void *opaque, Error **errp)
+{
+    uint32_t value;
+
+    if (!visit_type_uint32(v, name, &value, errp)) {
+        return;
+    }
+    if (value && (!is_power_of_2(value) || value < XMMU_DIRTY_RING_MIN ||
+                  value > MAX_DIRTY_RING_SIZE)) {
+        error_setg(errp, "Parameter '%s' expects 0 or a power of two between %d and %d",
+                   name, XMMU_DIRTY_RING_MIN, MAX_DIRTY_RING_SIZE);
+        return;
+    }
+    xmmu_state.config.dirty_ring_size = value;
+}
+
+static void add_dirty_properties(ObjectClass *oc)
+{
+    object_class_property_add_enum(oc, "dirty-log", "XmmuDirtyLogging",
+                                   &XmmuDirtyLogging_lookup,
+                                   get_dirty_log, set_dirty_log);
+    object_class_property_set_description(oc, "dirty-log",
+        "How writes of vCPUs are logged for migration and displays: wp (write "
+        "protection), dbit (dirty bits of page tables) or ring (a ring for each vCPU)");
+
+    object_class_property_add(oc, "dirty-ring-size", "uint32",
+                              get_dirty_ring_size, set_dirty_ring_size, NULL, NULL);
+    object_class_property_set_description(oc, "dirty-ring-size",
+        "Entries of each vCPU's ring for dirty-log=ring, a power of two; "
+        "0: " stringify(DEFAULT_DIRTY_RING_SIZE));
+}
+
 static void add_properties(ObjectClass *oc)
 {
     object_class_property_add_enum(oc, "engine", "XmmuEngine",
@@ -231,6 +298,7 @@ static void add_properties(ObjectClass *oc)
         "at least 128 MiB");
 
     add_nx_properties(oc);
+    add_dirty_properties(oc);
 
     object_class_property_add_bool(oc, "verify", get_verify, set_verify);
     object_class_property_set_description(oc, "verify",
@@ -381,6 +449,34 @@ static bool settle_table_memory(MachineState *ms)
     return true;
 }
 
+static const XmmuServices *services(void)
+{
+    static XmmuServices soft;
+
+    if (xmmu_native_enabled()) {
+        return xmmu_native_services();
+    }
+    soft = xmmu_soft_services;
+    soft.dirty_missed = xmmu_state.verify ? xmmu_log_missed : NULL;
+    return &soft;
+}
+
+/* Rings have a size, nothing else has. */
+static bool settle_dirty_ring(void)
+{
+    XmmuConfig *config = &xmmu_state.config;
+    uint32_t *size = &config->dirty_ring_size;
+
+    if (config->dirty_log != XMMU_DIRTY_RING) {
+        if (*size) {
+            error_report("xmmu: dirty-ring-size is for dirty-log=ring");
+        }
+        return !*size;
+    }
+    *size = *size ?: DEFAULT_DIRTY_RING_SIZE;
+    return true;
+}
+
 static int xmmu_init_machine(MachineState *ms)
 {
     XmmuAccelClass *xc = XMMU_ACCEL_CLASS(object_get_class(OBJECT(current_accel())));
@@ -389,16 +485,13 @@ static int xmmu_init_machine(MachineState *ms)
     if (ret < 0) {
         return ret;
     }
-    if (!choose_engine() || !settle_table_memory(ms)) {
+    if (!choose_engine() || !settle_table_memory(ms) || !settle_dirty_ring()) {
         return -EINVAL;
     }
     /* auto asks for a host CPU with the problem; the hardware model has no iTLB. */
     xmmu_state.config.nx_huge_pages =
         xmmu_state.nx_huge_pages == XMMU_NX_HUGE_PAGES_FORCE;
-    xmmu_state.vm = xmmu_vm_new(&xmmu_state.config,
-                                xmmu_native_enabled() ? xmmu_native_services()
-                                                      : &xmmu_soft_services,
-                                &xmmu_state);
+    xmmu_state.vm = xmmu_vm_new(&xmmu_state.config, services(), &xmmu_state);
     if (!xmmu_state.vm) {
         error_report("xmmu: no host memory");
         return -ENOMEM;
@@ -408,6 +501,9 @@ static int xmmu_init_machine(MachineState *ms)
     }
     if (!start_native()) {
         return -EINVAL;
+    }
+    if (!xmmu_native_enabled()) {
+        xmmu_log_init(ms->smp.max_cpus);
     }
     xmmu_memory_listen(&xmmu_state.memory[XMMU_AS_NORMAL], xmmu_state.vm,
                        XMMU_AS_NORMAL, &address_space_memory, "xmmu");
@@ -454,6 +550,8 @@ static XmmuStatus *xmmu_query(void)
     status->pt_format = get_pt_format(NULL, NULL);
     status->verify = xmmu_state.verify;
     status->async_pf = xmmu_state.async_pf;
+    status->dirty_log = get_dirty_log(NULL, NULL);
+    status->dirty_ring_size = xmmu_state.config.dirty_ring_size;
     status->huge_pages = xmmu_state.config.huge_pages;
     status->prev_roots = xmmu_state.config.prev_roots;
     status->nx_huge_pages = xmmu_state.config.nx_huge_pages;

@@ -62,6 +62,12 @@ static void flush_work(CPUState *cpu, run_on_cpu_data data)
     xmmu_cpu_flushed(cpu);
 }
 
+static void flush_ordered_work(CPUState *cpu, run_on_cpu_data data)
+{
+    flush_work(cpu, data);
+    xmmu_log_flush_obeyed(cpu, data.host_int);
+}
+
 static void service_flush_vcpu(void *opaque, unsigned index)
 {
     CPUState *cpu;
@@ -82,13 +88,14 @@ static void service_flush_vcpu(void *opaque, unsigned index)
 static void service_flush_all(void *opaque)
 {
     CPUState *cpu;
+    run_on_cpu_data flush = RUN_ON_CPU_HOST_INT(xmmu_log_flush_ordered());
 
     trace_xmmu_flush_all();
     RCU_READ_LOCK_GUARD();
     CPU_FOREACH(cpu) {
         /* Without it the vCPU is being realized and holds nothing yet. */
         if (cpu->halt_cond) {
-            async_run_on_cpu(cpu, flush_work, RUN_ON_CPU_NULL);
+            async_run_on_cpu(cpu, flush_ordered_work, flush);
         }
     }
 }

@@ -208,6 +208,101 @@ void xmmu_dirty_note(XmmuHold *hold, const XmmuTable *table, XmmuSpte old, XmmuS
     }
 }
 
+/* ---- The oracle --------------------------------------------------------------- */
+
+bool xmmu_vm_dirty_seen(XmmuVm *vm, hpa_t hpa, bool seen)
+{
+    hfn_t hfn = hpa >> XMMU_PAGE_SHIFT;
+    unsigned i = (hfn & CHUNK_MASK) / 64;
+    uint64_t bit = (uint64_t)1 << (hfn & 63);
+    XmmuDirtyChunk *chunk;
+    bool logs;
+
+    vm->services->rcu_read_lock();
+    chunk = find(__atomic_load_n(&vm->dirty_map, __ATOMIC_ACQUIRE), hfn);
+    logs = chunk && (load(&chunk->logged[i]) & bit);
+    if (logs && seen) {
+        __atomic_fetch_or(&chunk->seen[i], bit, __ATOMIC_SEQ_CST);
+    } else if (logs) {
+        __atomic_fetch_and(&chunk->seen[i], ~bit, __ATOMIC_SEQ_CST);
+    }
+    vm->services->rcu_read_unlock();
+    return logs;
+}
+
+bool xmmu_vm_dirty_logs(XmmuVm *vm, hpa_t hpa)
+{
+    hfn_t hfn = hpa >> XMMU_PAGE_SHIFT;
+    XmmuDirtyChunk *chunk;
+    bool logs;
+
+    vm->services->rcu_read_lock();
+    chunk = find(__atomic_load_n(&vm->dirty_map, __ATOMIC_ACQUIRE), hfn);
+    logs = chunk && (load(&chunk->logged[(hfn & CHUNK_MASK) / 64]) >> (hfn & 63) & 1);
+    vm->services->rcu_read_unlock();
+    return logs;
+}
+
+/* Move what was seen in [start, end) to .judged, before the log is looked at. */
+static void hear_oracle(XmmuVm *vm, hfn_t start, hfn_t end)
+{
+    XmmuDirtyMap *map = vm->dirty_map;
+
+    if (!vm->services->dirty_missed) {
+        return;
+    }
+    for (size_t c = chunk_after(map, start);
+         c < map->count && map->chunk[c]->hfn < end; c++) {
+        XmmuDirtyChunk *chunk = map->chunk[c];
+
+        for (unsigned i = 0; i < XMMU_DIRTY_WORDS; i++) {
+            uint64_t mask = range_mask(chunk, i, start, end);
+
+            chunk->judged[i] = mask & __atomic_fetch_and(&chunk->seen[i], ~mask,
+                                                         __ATOMIC_SEQ_CST);
+        }
+    }
+}
+
+/* Everything that it saw is in the log, as it is now. */
+static void ask_oracle(XmmuVm *vm, XmmuDirtyChunk *chunk)
+{
+    if (!vm->services->dirty_missed) {
+        return;
+    }
+    for (unsigned i = 0; i < XMMU_DIRTY_WORDS; i++) {
+        uint64_t missed = chunk->judged[i] & load(&chunk->logged[i]) &
+                          ~(load(&chunk->dirty[i]) | load(&chunk->reported[i]));
+
+        chunk->judged[i] = 0;
+        for (; missed; missed &= missed - 1) {
+            hfn_t hfn = chunk->hfn + i * 64 + __builtin_ctzll(missed);
+
+            vm->services->dirty_missed(vm->opaque, hfn << XMMU_PAGE_SHIFT);
+        }
+    }
+}
+
+/*
+ * vCPUs may have written by what they were ordered to forget just now: that belongs to
+ * what was told of these pages.
+ */
+static void forget_seen(XmmuVm *vm)
+{
+    XmmuDirtyMap *map = vm->dirty_map;
+
+    for (size_t c = 0; c < map->count; c++) {
+        for (unsigned i = 0; i < XMMU_DIRTY_WORDS; i++) {
+            uint64_t *forget = &map->chunk[c]->forget[i];
+
+            if (*forget) {
+                __atomic_fetch_and(&map->chunk[c]->seen[i], ~*forget, __ATOMIC_SEQ_CST);
+                *forget = 0;
+            }
+        }
+    }
+}
+
 /* ---- Questions of faults --------------------------------------------------- */
 
 bool xmmu_dirty_keep_clean(XmmuVm *vm, const XmmuRegion *slot, hfn_t hfn)
@@ -350,6 +445,7 @@ static bool rearm_chunk(XmmuVm *vm, XmmuDirtyChunk *chunk, hfn_t start, hfn_t en
          * the bit of .dirty, also if we pass before he does. */
         if (bits[i]) {
             __atomic_fetch_and(&chunk->reported[i], ~bits[i], __ATOMIC_SEQ_CST);
+            chunk->forget[i] |= bits[i];
         }
     }
     if (count) {
@@ -469,6 +565,7 @@ static void flush_everyone(XmmuVm *vm)
     xmmu_write_lock(vm, XMMU_REASON_HOST);
     xmmu_flush_owe(&vm->writer);
     xmmu_write_unlock(vm);
+    forget_seen(vm);
 }
 
 /* Take the bits of [start, end) out of .dirty into @bits. */
@@ -487,6 +584,8 @@ static bool take(XmmuVm *vm, XmmuDirtyChunk *chunk, hfn_t start, hfn_t end,
         if (protects(vm)) {
             /* In this order: a writable leaf's bit is in one of the two. */
             __atomic_fetch_or(&chunk->reported[i], bits[i], __ATOMIC_SEQ_CST);
+        } else {
+            chunk->forget[i] |= bits[i];
         }
         __atomic_fetch_and(&chunk->dirty[i], ~bits[i], __ATOMIC_SEQ_CST);
     }
@@ -517,6 +616,7 @@ static bool sync_range(XmmuVm *vm, hfn_t start, hfn_t end, XmmuDirtyFn *fn, void
         if (!protects(vm)) {
             harvest_chunk(vm, chunk, start, end);
         }
+        ask_oracle(vm, chunk);
         if (take(vm, chunk, start, end, bits)) {
             any = true;
             count_reported(vm, bits);
@@ -533,6 +633,7 @@ void xmmu_vm_dirty_sync(XmmuVm *vm, hpa_t hpa, uint64_t npages, XmmuDirtyFn *fn,
 
     pthread_mutex_lock(&vm->slots_lock);
     if (vm->dirty_map) {
+        hear_oracle(vm, start, start + npages);
         settle(vm);
         if (!protects(vm) && vm->services->harvest) {
             /* Hardware that has a copy tells of leaves that went when it learns that. */
@@ -622,7 +723,11 @@ void xmmu_vm_dirty_reap(XmmuVm *vm, XmmuDirtyFn *fn, void *opaque)
 {
     pthread_mutex_lock(&vm->slots_lock);
     if (vm->dirty_map && vm->config.dirty_log == XMMU_DIRTY_RING) {
+        hear_oracle(vm, 0, XMMU_NO_GFN);
         settle(vm);
+        for (size_t c = 0; c < vm->dirty_map->count; c++) {
+            ask_oracle(vm, vm->dirty_map->chunk[c]);
+        }
         if (reap_all(vm, fn, opaque)) {
             flush_everyone(vm);
         }

@@ -29,6 +29,9 @@ struct XmmuDirtyChunk {
     uint64_t dirty[XMMU_DIRTY_WORDS];       /* written, and not reported yet */
     /* Write protection: reported, and may be written again without a fault. */
     uint64_t reported[XMMU_DIRTY_WORDS];
+    uint64_t seen[XMMU_DIRTY_WORDS];        /* by the oracle, since it was asked; atomic */
+    uint64_t judged[XMMU_DIRTY_WORDS];      /* what it has seen, while it is asked */
+    uint64_t forget[XMMU_DIRTY_WORDS];      /* taken out of the log; the flush is owed */
     uint64_t wanted[XMMU_DIRTY_WORDS];      /* .logged as it is to become */
 };
 

@@ -101,6 +101,9 @@ typedef struct XmmuServices {
      * as their region has gone.  Called by xmmu_vm_set_memory().  May be NULL.
      */
     void (*dirty_dropped)(void *opaque, hpa_t hpa, const uint64_t *bits);
+    /* The log has missed a write to the page at @hpa, see xmmu_vm_dirty_seen(), which
+     * who leaves this NULL does not call. */
+    void (*dirty_missed)(void *opaque, hpa_t hpa);
 } XmmuServices;
 
 /* ---- VM -------------------------------------------------------------- */
@@ -221,6 +224,17 @@ void xmmu_vm_dirty_reap(XmmuVm *vm, XmmuDirtyFn *fn, void *opaque);
 /* Whoever knows of writes that our tables do not say (D in the hardware's copy of a leaf
  * that is changed): log them.  Any lock may be held. */
 void xmmu_vm_dirty_mark(XmmuVm *vm, hpa_t hpa, uint64_t npages);
+
+/*
+ * An oracle: whoever executes the guest tells that a vCPU writes to the page at @hpa.
+ * xmmu_vm_dirty_sync() and _reap() tell XmmuServices.dirty_missed if such a page is not
+ * in the log.  The write must have been translated before.  @seen false: take it back,
+ * the vCPU wrote by something that it has been ordered to forget.  Returns whether
+ * writes to the page are logged.  Any lock may be held.
+ */
+bool xmmu_vm_dirty_seen(XmmuVm *vm, hpa_t hpa, bool seen);
+/* Are they? */
+bool xmmu_vm_dirty_logs(XmmuVm *vm, hpa_t hpa);
 
 /* ---- Huge pages ------------------------------------------------------ */
 

@@ -138,6 +138,14 @@ void xmmu_cpu_reset(CPUState *cs)
     xmmu_native_vcpu_replaced(cs);
 }
 
+XmmuWriter xmmu_cpu_writer(CPUState *cs)
+{
+    if (cs->accel->asks_parent) {
+        return XMMU_WRITER_NOBODY;
+    }
+    return xmmu_parent_translates(cpu_env(cs)) ? XMMU_WRITER_TCG : XMMU_WRITER_GUEST;
+}
+
 void xmmu_cpu_flushed(CPUState *cs)
 {
     if (cs->accel && cs->accel->vcpu) {

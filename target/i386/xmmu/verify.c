@@ -92,11 +92,13 @@ static void ask_parent(const XmmuFill *fill, Answer *answer)
     }
     *answer = (Answer) { };
     fill->cs->neg.can_do_io = true;
+    fill->cs->accel->asks_parent = true;
     env->cr[3] &= ~(XMMU_CR3_LAM_U48 | XMMU_CR3_LAM_U57);
     answer->ok = xmmu_parent_tcg_ops->tlb_fill(fill->cs, fill->linear, fill->size,
                                                fill->access_type, fill->mmu_idx,
                                                true, 0);
     env->cr[3] = cr3;
+    fill->cs->accel->asks_parent = false;
     fill->cs->neg.can_do_io = can_do_io;
     answer->error_code = env->error_code;
     env->error_code = error_code;

@@ -40,6 +40,7 @@ struct AccelCPUState {
     bool apf_loaded;            /* the state came from elsewhere, where pages may have
                                    been on their way */
     struct XmmuNativeVcpu *native;      /* its place in the module; NULL: engine soft */
+    bool asks_parent;           /* the parent's walker is asked, to compare */
     uint64_t verified;          /* translations compared (verify=on) */
     uint64_t verified_stale;    /* of these, not yet flushed by the guest */
 };
