@@ -78,80 +78,58 @@ static struct {
 } vmx;
 static void *msr_bitmap;	/* const after set-up */
 
-/* @want as far as the MSR lets it, and what it demands: SDM vol. 3, A.3. */
-static u32 adjust(u32 msr, u32 want)
-{
-	u32 must, may;
-
-	rdmsr(msr, must, may);
-	return (want & may) | must;
-}
-
-static u32 true_msr(u32 plain, u32 truly)
-{
-	u64 basic;
-
-	rdmsrl(MSR_IA32_VMX_BASIC, basic);
-	return basic & BIT_ULL(55) ? truly : plain;
-}
-
 #define PIN_NEEDED (PIN_BASED_EXT_INTR_MASK | PIN_BASED_NMI_EXITING | \
 		    PIN_BASED_VIRTUAL_NMIS)
+/* What is turned on and off; CR3 and INVLPG exit with shadow tables. */
+#define WINDOW_EXITS (CPU_BASED_INTR_WINDOW_EXITING | CPU_BASED_NMI_WINDOW_EXITING)
+#define SHADOW_EXITS (CPU_BASED_CR3_LOAD_EXITING | CPU_BASED_CR3_STORE_EXITING | \
+		      CPU_BASED_INVLPG_EXITING)
 #define CPU_NEEDED (CPU_BASED_HLT_EXITING | CPU_BASED_MWAIT_EXITING | \
 		    CPU_BASED_MONITOR_EXITING | CPU_BASED_RDPMC_EXITING | \
 		    CPU_BASED_CR8_LOAD_EXITING | CPU_BASED_CR8_STORE_EXITING | \
 		    CPU_BASED_MOV_DR_EXITING | CPU_BASED_UNCOND_IO_EXITING | \
 		    CPU_BASED_USE_MSR_BITMAPS | CPU_BASED_USE_TSC_OFFSETTING | \
-		    CPU_BASED_ACTIVATE_SECONDARY_CONTROLS)
-/* What is turned on and off. */
-#define CPU_WANTED (CPU_BASED_INTR_WINDOW_EXITING | CPU_BASED_NMI_WINDOW_EXITING)
-#define SHADOW_EXITS (CPU_BASED_CR3_LOAD_EXITING | CPU_BASED_CR3_STORE_EXITING | \
-		      CPU_BASED_INVLPG_EXITING)
-#define SECONDARY_NEEDED SECONDARY_EXEC_WBINVD_EXITING
-#define SECONDARY_USED (SECONDARY_NEEDED | SECONDARY_EXEC_ENABLE_EPT | \
-			SECONDARY_EXEC_UNRESTRICTED_GUEST | SECONDARY_EXEC_ENABLE_VPID | \
-			SECONDARY_EXEC_ENABLE_RDTSCP | SECONDARY_EXEC_ENABLE_INVPCID | \
-			SECONDARY_EXEC_TSC_SCALING | SECONDARY_EXEC_ENCLS_EXITING)
+		    CPU_BASED_ACTIVATE_SECONDARY_CONTROLS | WINDOW_EXITS | SHADOW_EXITS)
+#define SECONDARY_USED (SECONDARY_EXEC_ENABLE_EPT | SECONDARY_EXEC_UNRESTRICTED_GUEST | \
+			SECONDARY_EXEC_ENABLE_VPID | SECONDARY_EXEC_ENABLE_RDTSCP | \
+			SECONDARY_EXEC_ENABLE_INVPCID | SECONDARY_EXEC_TSC_SCALING | \
+			SECONDARY_EXEC_ENCLS_EXITING)
 #define EXIT_NEEDED (VM_EXIT_HOST_ADDR_SPACE_SIZE | VM_EXIT_SAVE_IA32_PAT | \
 		     VM_EXIT_LOAD_IA32_PAT | VM_EXIT_LOAD_IA32_EFER | \
 		     VM_EXIT_SAVE_DEBUG_CONTROLS)
 #define ENTRY_NEEDED (VM_ENTRY_LOAD_IA32_PAT | VM_ENTRY_LOAD_IA32_EFER | \
 		      VM_ENTRY_LOAD_DEBUG_CONTROLS)
 
-static bool has(const char *controls, u32 value, u32 needed)
+/*
+ * @needed, @used as far as the MSR lets it, and what it demands: SDM vol. 3, A.3.
+ * The true MSRs have the numbers of the others plus 12, but the secondary's.
+ */
+static bool choose(u32 *control, u32 msr, u32 needed, u32 used)
 {
-	if (needed & ~value)
-		pr_err("xmmu: VMX %s controls: bits 0x%x are missing or fixed\n", controls,
-		       needed & ~value);
-	return !(needed & ~value);
+	u32 must, may;
+	u64 basic;
+
+	rdmsrl(MSR_IA32_VMX_BASIC, basic);
+	if (msr != MSR_IA32_VMX_PROCBASED_CTLS2 && (basic & BIT_ULL(55)))
+		msr += MSR_IA32_VMX_TRUE_PINBASED_CTLS - MSR_IA32_VMX_PINBASED_CTLS;
+	rdmsr(msr, must, may);
+	if (needed & ~may)
+		pr_err("xmmu: VMX controls 0x%x: bits 0x%x are missing\n", msr,
+		       needed & ~may);
+	*control = ((needed | used) & may) | must;
+	return !(needed & ~may);
 }
 
 static bool read_controls(void)
 {
-	u64 basic;
-
-	rdmsrl(MSR_IA32_VMX_BASIC, basic);
-	vmx.revision = basic & 0x7fffffff;
-	vmx.pin = adjust(true_msr(MSR_IA32_VMX_PINBASED_CTLS,
-				  MSR_IA32_VMX_TRUE_PINBASED_CTLS),
-			 PIN_NEEDED);
-	vmx.cpu = adjust(true_msr(MSR_IA32_VMX_PROCBASED_CTLS,
-				  MSR_IA32_VMX_TRUE_PROCBASED_CTLS),
-			 CPU_NEEDED | CPU_WANTED | SHADOW_EXITS);
-	vmx.exit = adjust(true_msr(MSR_IA32_VMX_EXIT_CTLS, MSR_IA32_VMX_TRUE_EXIT_CTLS),
-			  EXIT_NEEDED);
-	vmx.entry = adjust(true_msr(MSR_IA32_VMX_ENTRY_CTLS,
-				    MSR_IA32_VMX_TRUE_ENTRY_CTLS), ENTRY_NEEDED);
-	if (!(vmx.cpu & CPU_BASED_ACTIVATE_SECONDARY_CONTROLS))
-		return false;
-	vmx.secondary = adjust(MSR_IA32_VMX_PROCBASED_CTLS2, SECONDARY_USED);
-	/* Interrupts that the exit acknowledged would have to be called by hand. */
-	return has("pin-based", vmx.pin, PIN_NEEDED) &
-	       has("processor-based", vmx.cpu, CPU_NEEDED | CPU_WANTED | SHADOW_EXITS) &
-	       has("secondary", vmx.secondary, SECONDARY_NEEDED) &
-	       has("exit", vmx.exit, EXIT_NEEDED) &
-	       has("entry", vmx.entry, ENTRY_NEEDED) &
-	       has("exit", ~vmx.exit, VM_EXIT_ACK_INTR_ON_EXIT);
+	return choose(&vmx.pin, MSR_IA32_VMX_PINBASED_CTLS, PIN_NEEDED, 0) &&
+	       choose(&vmx.cpu, MSR_IA32_VMX_PROCBASED_CTLS, CPU_NEEDED, 0) &&
+	       choose(&vmx.secondary, MSR_IA32_VMX_PROCBASED_CTLS2,
+		      SECONDARY_EXEC_WBINVD_EXITING, SECONDARY_USED) &&
+	       choose(&vmx.exit, MSR_IA32_VMX_EXIT_CTLS, EXIT_NEEDED, 0) &&
+	       choose(&vmx.entry, MSR_IA32_VMX_ENTRY_CTLS, ENTRY_NEEDED, 0) &&
+	       /* Interrupts that the exit acknowledged would have to be called by hand. */
+	       !(vmx.exit & VM_EXIT_ACK_INTR_ON_EXIT);
 }
 
 /* IA32_VMX_EPT_VPID_CAP: SDM vol. 3, A.10. */
@@ -177,18 +155,10 @@ static void read_ept_caps(void)
 	vmx.unrestricted = vmx.secondary & SECONDARY_EXEC_UNRESTRICTED_GUEST;
 }
 
-/* SDM vol. 3, A.7 and A.8. */
-static void read_fixed_bits(void)
-{
-	rdmsrl(MSR_IA32_VMX_CR0_FIXED0, vmx.cr0_must);
-	rdmsrl(MSR_IA32_VMX_CR0_FIXED1, vmx.cr0_may);
-	rdmsrl(MSR_IA32_VMX_CR4_FIXED0, vmx.cr4_must);
-	rdmsrl(MSR_IA32_VMX_CR4_FIXED1, vmx.cr4_may);
-}
-
 static int vmx_probe(void)
 {
 	u64 feature;
+	u32 high;
 
 	if (!boot_cpu_has(X86_FEATURE_VMX))
 		return -ENODEV;
@@ -203,7 +173,12 @@ static int vmx_probe(void)
 	if (!read_controls())
 		return -EOPNOTSUPP;
 	read_ept_caps();
-	read_fixed_bits();
+	/* SDM vol. 3, A.1, A.7 and A.8. */
+	rdmsr(MSR_IA32_VMX_BASIC, vmx.revision, high);
+	rdmsrl(MSR_IA32_VMX_CR0_FIXED0, vmx.cr0_must);
+	rdmsrl(MSR_IA32_VMX_CR0_FIXED1, vmx.cr0_may);
+	rdmsrl(MSR_IA32_VMX_CR4_FIXED0, vmx.cr4_must);
+	rdmsrl(MSR_IA32_VMX_CR4_FIXED1, vmx.cr4_may);
 	return 0;
 }
 
@@ -213,15 +188,6 @@ static const u32 free_msrs[] = {
 	MSR_SYSCALL_MASK, MSR_IA32_SYSENTER_CS, MSR_IA32_SYSENTER_ESP,
 	MSR_IA32_SYSENTER_EIP,
 };
-
-/* A bit for reading, 2 KiB further one for writing: SDM vol. 3, 25.6.9. */
-static void free_msr(u32 msr)
-{
-	unsigned int bit = (msr >= 0xc0000000 ? 0x2000 : 0) + (msr & 0x1fff);
-
-	clear_bit(bit, msr_bitmap);
-	clear_bit(bit + 0x4000, msr_bitmap);
-}
 
 static void vmx_teardown(void)
 {
@@ -245,8 +211,13 @@ static int vmx_setup(void)
 	if (!msr_bitmap)
 		return -ENOMEM;
 	memset(msr_bitmap, 0xff, PAGE_SIZE);
-	for (int i = 0; i < ARRAY_SIZE(free_msrs); i++)
-		free_msr(free_msrs[i]);
+	/* A bit for reading, 2 KiB further one for writing: SDM vol. 3, 25.6.9. */
+	for (int i = 0; i < ARRAY_SIZE(free_msrs); i++) {
+		u32 bit = (free_msrs[i] >> 31 ? 0x2000 : 0) + (free_msrs[i] & 0x1fff);
+
+		clear_bit(bit, msr_bitmap);
+		clear_bit(bit + 0x4000, msr_bitmap);
+	}
 	for_each_possible_cpu(cpu) {
 		struct vmx_cpu *c = per_cpu_ptr(&vmx_cpu, cpu);
 
@@ -266,24 +237,21 @@ static bool vmx_cpu_busy(void)
 	return __read_cr4() & X86_CR4_VMXE;
 }
 
-/* The instructions that take an address set CF or ZF when they fail. */
-#define VMX_INSN(name, operand...) ({ \
-	bool failed_; \
-	asm volatile(name "; setna %0" : "=qm" (failed_) : operand : "cc", "memory"); \
+/* A VMX instruction says by CF or ZF that it failed.  It faults where VMX is off: a reboot does that behind our back. */
+#define VMX_INSN(insn, operand...) ({ \
+	bool failed_ = true; \
+	asm volatile("1: " insn "; setna %0\n2:\n" _ASM_EXTABLE(1b, 2b) \
+		     : "+qm" (failed_) : operand : "cc", "memory"); \
 	failed_; })
 
 static int vmx_cpu_on(void)
 {
 	u64 pa = __pa(this_cpu_ptr(&vmx_cpu)->vmxon);
-	bool failed = true;
 
 	cr4_set_bits_irqsoff(X86_CR4_VMXE);
 	/* Processor Trace cannot run under VMX on every CPU. */
 	intel_pt_handle_vmx(1);
-	/* #GP: the firmware has treated this CPU otherwise than the first one. */
-	asm volatile("1: vmxon %1; setna %0\n2:\n" _ASM_EXTABLE(1b, 2b)
-		     : "+qm" (failed) : "m" (pa) : "cc", "memory");
-	if (!failed)
+	if (!VMX_INSN("vmxon %1", "m" (pa)))
 		return 0;
 	intel_pt_handle_vmx(0);
 	cr4_clear_bits_irqsoff(X86_CR4_VMXE);
@@ -308,7 +276,7 @@ static void vmx_cpu_off(void)
 
 	list_for_each_entry_safe(v, next, this_cpu_ptr(&vmx_cpu.loaded), loaded)
 		vmcs_unload(v);
-	asm volatile("vmxoff" ::: "cc", "memory");
+	VMX_INSN("vmxoff");
 	intel_pt_handle_vmx(0);
 	cr4_clear_bits_irqsoff(X86_CR4_VMXE);
 }
@@ -355,16 +323,16 @@ static bool vmx_root_ok(const struct xmmu_table *table)
 
 static u64 vmread(unsigned long field)
 {
-	unsigned long value;
+	unsigned long value = 0;
 
-	asm volatile("vmread %1, %0" : "=rm" (value) : "r" (field) : "cc");
+	asm volatile("1: vmread %1, %0\n2:\n" _ASM_EXTABLE(1b, 2b)
+		     : "+rm" (value) : "r" (field) : "cc");
 	return value;
 }
 
 static void vmwrite(unsigned long field, unsigned long value)
 {
-	/* A field that this CPU does not have is one that we have not asked for. */
-	WARN_ON_ONCE(VMX_INSN("vmwrite %1, %2", "rm" (value), "r" (field)));
+	VMX_INSN("vmwrite %1, %2", "rm" (value), "r" (field));
 }
 
 static void unload_here(void *v)
@@ -393,45 +361,43 @@ static void vmx_load(struct xmmu_vcpu *vcpu)
 	if (this_cpu_read(vmx_cpu.current_vmcs) != v->vmcs) {
 		WARN_ON_ONCE(VMX_INSN("vmptrld %1", "m" (pa)));
 		this_cpu_write(vmx_cpu.current_vmcs, v->vmcs);
-		/* No guest predicts by what another one has taught the CPU. */
-		if (boot_cpu_has(X86_FEATURE_IBPB))
-			wrmsrl(MSR_IA32_PRED_CMD, PRED_CMD_IBPB);
 	}
 	local_irq_enable();
 }
 
 /* ---- A vCPU --------------------------------------------------------------------------------------- */
 
-/* SDM vol. 3, 27.2.2: what is the same at every entry of this vCPU. */
+struct constant {
+	u32 field;
+	u64 value;
+};
+
+/* What is the same at every entry: SDM vol. 3, 27.2. */
+static const struct constant constants[] = {
+	{ PAGE_FAULT_ERROR_CODE_MASK, 0 }, { PAGE_FAULT_ERROR_CODE_MATCH, 0 },
+	{ CR3_TARGET_COUNT, 0 }, { VM_EXIT_MSR_STORE_COUNT, 0 },
+	{ VM_EXIT_MSR_LOAD_COUNT, 0 }, { VM_ENTRY_MSR_LOAD_COUNT, 0 },
+	{ GUEST_IA32_DEBUGCTL, 0 }, { GUEST_ACTIVITY_STATE, GUEST_ACTIVITY_ACTIVE },
+	{ GUEST_PENDING_DBG_EXCEPTIONS, 0 }, { GUEST_INTERRUPTIBILITY_INFO, 0 },
+	{ VMCS_LINK_POINTER, ~0ULL },
+	{ CR0_GUEST_HOST_MASK, ~0ULL }, { CR4_GUEST_HOST_MASK, ~0ULL },
+	{ HOST_CS_SELECTOR, __KERNEL_CS }, { HOST_SS_SELECTOR, __KERNEL_DS },
+	{ HOST_DS_SELECTOR, 0 }, { HOST_ES_SELECTOR, 0 }, { HOST_FS_SELECTOR, 0 },
+	{ HOST_GS_SELECTOR, 0 }, { HOST_TR_SELECTOR, GDT_ENTRY_TSS * 8 },
+};
+
 static void init_vmcs(struct vmx_vcpu *v)
 {
+	for (int i = 0; i < ARRAY_SIZE(constants); i++)
+		vmwrite(constants[i].field, constants[i].value);
 	vmwrite(PIN_BASED_VM_EXEC_CONTROL, vmx.pin);
 	vmwrite(VM_EXIT_CONTROLS, vmx.exit);
 	vmwrite(MSR_BITMAP, __pa(msr_bitmap));
-	vmwrite(VMCS_LINK_POINTER, ~0UL);
-	vmwrite(PAGE_FAULT_ERROR_CODE_MASK, 0);
-	vmwrite(PAGE_FAULT_ERROR_CODE_MATCH, 0);
-	vmwrite(CR3_TARGET_COUNT, 0);
-	vmwrite(VM_EXIT_MSR_STORE_COUNT, 0);
-	vmwrite(VM_EXIT_MSR_LOAD_COUNT, 0);
-	vmwrite(VM_ENTRY_MSR_LOAD_COUNT, 0);
-	vmwrite(GUEST_IA32_DEBUGCTL, 0);
-	vmwrite(GUEST_ACTIVITY_STATE, GUEST_ACTIVITY_ACTIVE);
-	vmwrite(GUEST_PENDING_DBG_EXCEPTIONS, 0);
-	vmwrite(CR0_GUEST_HOST_MASK, ~0UL);
-	vmwrite(CR4_GUEST_HOST_MASK, ~0UL);
+	vmwrite(HOST_RIP, (unsigned long)xmmu_vmx_exit);
 	if (vmx.secondary & SECONDARY_EXEC_ENABLE_VPID)
 		vmwrite(VIRTUAL_PROCESSOR_ID, v->vpid);
 	if (vmx.secondary & SECONDARY_EXEC_ENCLS_EXITING)
 		vmwrite(ENCLS_EXITING_BITMAP, ~0UL);
-	vmwrite(HOST_RIP, (unsigned long)xmmu_vmx_exit);
-	vmwrite(HOST_CS_SELECTOR, __KERNEL_CS);
-	vmwrite(HOST_SS_SELECTOR, __KERNEL_DS);
-	vmwrite(HOST_DS_SELECTOR, 0);
-	vmwrite(HOST_ES_SELECTOR, 0);
-	vmwrite(HOST_FS_SELECTOR, 0);
-	vmwrite(HOST_GS_SELECTOR, 0);
-	vmwrite(HOST_TR_SELECTOR, GDT_ENTRY_TSS * 8);
 }
 
 static int vmx_vcpu_new(struct xmmu_vcpu *vcpu)
@@ -505,6 +471,30 @@ static u32 segment_rights(const struct xmmu_segments *s, int number)
 	return usable ? rights : (rights & AR_DPL) | AR_UNUSABLE;
 }
 
+/* Fields that hold what user space says. */
+static const struct {
+	u16 field;
+	u16 offset;		/* in struct xmmu_run, of 8 bytes */
+	u32 group;
+} plain_fields[] = {
+#define PLAIN(field, member, group) { field, offsetof(struct xmmu_run, member), group }
+	PLAIN(GUEST_RIP, gprs.rip, XMMU_GROUP_GPRS),
+	PLAIN(GUEST_RSP, gprs.gpr[4], XMMU_GROUP_GPRS),
+	PLAIN(GUEST_RFLAGS, gprs.rflags, XMMU_GROUP_GPRS),
+	PLAIN(GUEST_GDTR_BASE, segments.gdt.base, XMMU_GROUP_SEGMENTS),
+	PLAIN(GUEST_IDTR_BASE, segments.idt.base, XMMU_GROUP_SEGMENTS),
+	PLAIN(GUEST_DR7, drs.dr7, XMMU_GROUP_DRS),
+	PLAIN(GUEST_SYSENTER_CS, msrs.sysenter_cs, XMMU_GROUP_MSRS),
+	PLAIN(GUEST_SYSENTER_ESP, msrs.sysenter_esp, XMMU_GROUP_MSRS),
+	PLAIN(GUEST_SYSENTER_EIP, msrs.sysenter_eip, XMMU_GROUP_MSRS),
+	PLAIN(GUEST_IA32_PAT, msrs.pat, XMMU_GROUP_MSRS),
+};
+
+static u64 *plain_member(struct xmmu_run *state, int i)
+{
+	return (void *)state + plain_fields[i].offset;
+}
+
 /* The fields of a segment are as far apart as the segments' numbers. */
 static void put_segments(const struct xmmu_segments *s)
 {
@@ -514,9 +504,7 @@ static void put_segments(const struct xmmu_segments *s)
 		vmwrite(GUEST_ES_LIMIT + 2 * i, s->seg[i].limit);
 		vmwrite(GUEST_ES_AR_BYTES + 2 * i, segment_rights(s, i));
 	}
-	vmwrite(GUEST_GDTR_BASE, s->gdt.base);
 	vmwrite(GUEST_GDTR_LIMIT, (u16)s->gdt.limit);
-	vmwrite(GUEST_IDTR_BASE, s->idt.base);
 	vmwrite(GUEST_IDTR_LIMIT, (u16)s->idt.limit);
 }
 
@@ -610,14 +598,6 @@ static void put_crs(struct xmmu_vcpu *vcpu, bool ept)
 			vmwrite(GUEST_PDPTR0 + 2 * i, from->pdpte[i]);
 }
 
-static void put_msrs(const struct xmmu_msrs *msrs)
-{
-	vmwrite(GUEST_SYSENTER_CS, msrs->sysenter_cs);
-	vmwrite(GUEST_SYSENTER_ESP, msrs->sysenter_esp);
-	vmwrite(GUEST_SYSENTER_EIP, msrs->sysenter_eip);
-	vmwrite(GUEST_IA32_PAT, msrs->pat);
-}
-
 /* A machine check is the host's. */
 #define ALWAYS_EXCEPTIONS (BIT(X86_TRAP_DB) | BIT(X86_TRAP_AC) | BIT(X86_TRAP_MC))
 
@@ -670,18 +650,18 @@ static void renew_shadow(u32 which, const struct xmmu_events *events)
 		(vmread(GUEST_RFLAGS) & X86_EFLAGS_TF) ? DR_STEP : 0);
 }
 
-/* True: to somewhere else. */
-static bool put_gprs(const struct xmmu_gprs *gprs)
+/* CR0, CR4 and EFER change only by exits, so user space knows them; so do CR2 and
+ * CR8, which vmx_enter() exchanges.  CR3 is the guest's own under EPT. */
+static void get_crs(struct xmmu_vcpu *vcpu)
 {
-	bool moved = vmread(GUEST_RIP) != gprs->rip;
+	struct xmmu_crs *crs = &vcpu->state.crs;
 
-	vmwrite(GUEST_RIP, gprs->rip);
-	vmwrite(GUEST_RSP, gprs->gpr[4]);
-	vmwrite(GUEST_RFLAGS, gprs->rflags);
-	return moved;
+	if (!((struct vmx_vcpu *)vcpu->hw)->ept)
+		return;
+	crs->cr3 = vmread(GUEST_CR3);
+	for (int i = 0; i < 4; i++)
+		crs->pdpte[i] = vmread(GUEST_PDPTR0 + 2 * i);
 }
-
-static void get_crs(struct xmmu_vcpu *vcpu);
 
 /* The kind of root decides about both groups. */
 static void put_mode(struct xmmu_vcpu *vcpu, u32 which)
@@ -698,20 +678,18 @@ static void put_mode(struct xmmu_vcpu *vcpu, u32 which)
 static void vmx_commit(struct xmmu_vcpu *vcpu, u32 which)
 {
 	struct xmmu_run *state = &vcpu->state;
-	bool moved = false;
+	u64 rip;
 
 	xmmu_cpu_get();
 	vmx_load(vcpu);
-	if (which & XMMU_GROUP_GPRS)
-		moved = put_gprs(&state->gprs);
-	if (moved || (which & XMMU_GROUP_EVENTS))
+	rip = vmread(GUEST_RIP);
+	for (int i = 0; i < ARRAY_SIZE(plain_fields); i++)
+		if (which & plain_fields[i].group)
+			vmwrite(plain_fields[i].field, *plain_member(state, i));
+	if (rip != vmread(GUEST_RIP) || (which & XMMU_GROUP_EVENTS))
 		renew_shadow(which, &state->events);
 	if (which & XMMU_GROUP_SEGMENTS)
 		put_segments(&state->segments);
-	if (which & XMMU_GROUP_DRS)
-		vmwrite(GUEST_DR7, state->drs.dr7);
-	if (which & XMMU_GROUP_MSRS)
-		put_msrs(&state->msrs);
 	if (vcpu->root && (which & (XMMU_GROUP_CRS | XMMU_GROUP_CONTROLS)))
 		put_mode(vcpu, which);
 	xmmu_cpu_put();
@@ -719,47 +697,20 @@ static void vmx_commit(struct xmmu_vcpu *vcpu, u32 which)
 
 /* ---- And back ------------------------------------------------------------------------------------------- */
 
-static void get_segment(struct xmmu_segment *to, int number)
-{
-	u32 rights = vmread(GUEST_ES_AR_BYTES + 2 * number);
-
-	to->selector = vmread(GUEST_ES_SELECTOR + 2 * number);
-	to->base = vmread(GUEST_ES_BASE + 2 * number);
-	to->limit = vmread(GUEST_ES_LIMIT + 2 * number);
-	to->attributes = (rights & 0xff) | (rights >> 4 & 0xf00) |
-			 (rights & BIT(16) ? XMMU_SEGMENT_UNUSABLE : 0);
-}
-
 static void get_segments(struct xmmu_segments *s)
 {
-	for (int i = 0; i < XMMU_SEGMENT_COUNT; i++)
-		get_segment(&s->seg[i], i);
-	s->gdt.base = vmread(GUEST_GDTR_BASE);
+	for (int i = 0; i < XMMU_SEGMENT_COUNT; i++) {
+		u32 rights = vmread(GUEST_ES_AR_BYTES + 2 * i);
+
+		s->seg[i].selector = vmread(GUEST_ES_SELECTOR + 2 * i);
+		s->seg[i].base = vmread(GUEST_ES_BASE + 2 * i);
+		s->seg[i].limit = vmread(GUEST_ES_LIMIT + 2 * i);
+		s->seg[i].attributes = (rights & 0xff) | (rights >> 4 & 0xf00) |
+			(rights & AR_UNUSABLE ? XMMU_SEGMENT_UNUSABLE : 0);
+	}
 	s->gdt.limit = vmread(GUEST_GDTR_LIMIT);
-	s->idt.base = vmread(GUEST_IDTR_BASE);
 	s->idt.limit = vmread(GUEST_IDTR_LIMIT);
-	s->cpl = s->seg[XMMU_SS].attributes >> 5 & 3;
-}
-
-/* CR0, CR4 and EFER change only by exits, so user space knows them; so do CR2 and
- * CR8, which vmx_enter() exchanges.  CR3 is the guest's own under EPT. */
-static void get_crs(struct xmmu_vcpu *vcpu)
-{
-	struct xmmu_crs *crs = &vcpu->state.crs;
-
-	if (!((struct vmx_vcpu *)vcpu->hw)->ept)
-		return;
-	crs->cr3 = vmread(GUEST_CR3);
-	for (int i = 0; i < 4; i++)
-		crs->pdpte[i] = vmread(GUEST_PDPTR0 + 2 * i);
-}
-
-static void get_msrs(struct xmmu_msrs *msrs)
-{
-	msrs->sysenter_cs = vmread(GUEST_SYSENTER_CS);
-	msrs->sysenter_esp = vmread(GUEST_SYSENTER_ESP);
-	msrs->sysenter_eip = vmread(GUEST_SYSENTER_EIP);
-	msrs->pat = vmread(GUEST_IA32_PAT);
+	s->cpl = s->seg[XMMU_SS].attributes >> AR_DPL_SHIFT & 3;
 }
 
 static void get_events(struct xmmu_events *events)
@@ -770,23 +721,25 @@ static void get_events(struct xmmu_events *events)
 	events->nmi_blocked = !!(info & GUEST_INTR_STATE_NMI);
 }
 
+static void get_plain(struct xmmu_run *state, u32 which)
+{
+	for (int i = 0; i < ARRAY_SIZE(plain_fields); i++)
+		if (which & plain_fields[i].group)
+			*plain_member(state, i) = vmread(plain_fields[i].field);
+}
+
 /* The general registers are there since note_exit(). */
 static void vmx_fetch(struct xmmu_vcpu *vcpu, u32 which)
 {
-	struct xmmu_run *state = &vcpu->state;
-
 	xmmu_cpu_get();
 	vmx_load(vcpu);
+	get_plain(&vcpu->state, which & ~XMMU_GROUP_GPRS);
 	if (which & XMMU_GROUP_SEGMENTS)
-		get_segments(&state->segments);
+		get_segments(&vcpu->state.segments);
 	if (which & XMMU_GROUP_CRS)
 		get_crs(vcpu);
-	if (which & XMMU_GROUP_DRS)
-		state->drs.dr7 = vmread(GUEST_DR7);
-	if (which & XMMU_GROUP_MSRS)
-		get_msrs(&state->msrs);
 	if (which & XMMU_GROUP_EVENTS)
-		get_events(&state->events);
+		get_events(&vcpu->state.events);
 	xmmu_cpu_put();
 }
 
@@ -859,6 +812,12 @@ static void inject(struct xmmu_vcpu *vcpu)
 /* What is the same for all tasks of a CPU. */
 static void save_host_cpu(int cpu)
 {
+	static const struct { u32 field, msr; } msrs[] = {
+		{ HOST_GS_BASE, MSR_GS_BASE }, { HOST_IA32_PAT, MSR_IA32_CR_PAT },
+		{ HOST_IA32_EFER, MSR_EFER }, { HOST_IA32_SYSENTER_CS, MSR_IA32_SYSENTER_CS },
+		{ HOST_IA32_SYSENTER_ESP, MSR_IA32_SYSENTER_ESP },
+		{ HOST_IA32_SYSENTER_EIP, MSR_IA32_SYSENTER_EIP },
+	};
 	struct desc_ptr idt;
 	u64 value;
 
@@ -867,18 +826,10 @@ static void save_host_cpu(int cpu)
 	vmwrite(HOST_GDTR_BASE, (unsigned long)get_cpu_gdt_ro(cpu));
 	vmwrite(HOST_TR_BASE, (unsigned long)&get_cpu_entry_area(cpu)->tss.x86_tss);
 	vmwrite(HOST_CR0, read_cr0());
-	rdmsrl(MSR_GS_BASE, value);
-	vmwrite(HOST_GS_BASE, value);
-	rdmsrl(MSR_IA32_SYSENTER_CS, value);
-	vmwrite(HOST_IA32_SYSENTER_CS, value);
-	rdmsrl(MSR_IA32_SYSENTER_ESP, value);
-	vmwrite(HOST_IA32_SYSENTER_ESP, value);
-	rdmsrl(MSR_IA32_SYSENTER_EIP, value);
-	vmwrite(HOST_IA32_SYSENTER_EIP, value);
-	rdmsrl(MSR_IA32_CR_PAT, value);
-	vmwrite(HOST_IA32_PAT, value);
-	rdmsrl(MSR_EFER, value);
-	vmwrite(HOST_IA32_EFER, value);
+	for (int i = 0; i < ARRAY_SIZE(msrs); i++) {
+		rdmsrl(msrs[i].msr, value);
+		vmwrite(msrs[i].field, value);
+	}
 }
 
 /* SDM vol. 3, 27.2.2: the host as it is now, on this CPU, in this task. */
@@ -996,7 +947,6 @@ static void block_nmis_again(const struct vmx_exit *exit)
 static void note_exit(struct xmmu_vcpu *vcpu)
 {
 	struct vmx_exit *exit = &((struct vmx_vcpu *)vcpu->hw)->exit;
-	struct xmmu_gprs *gprs = &vcpu->state.gprs;
 
 	exit->reason = vmread(VM_EXIT_REASON);
 	exit->length = vmread(VM_EXIT_INSTRUCTION_LEN);
@@ -1008,9 +958,7 @@ static void note_exit(struct xmmu_vcpu *vcpu)
 	exit->gva = vmread(GUEST_LINEAR_ADDRESS);
 	if (vmx.ept)
 		exit->gpa = vmread(GUEST_PHYSICAL_ADDRESS);
-	gprs->rip = vmread(GUEST_RIP);
-	gprs->gpr[4] = vmread(GUEST_RSP);
-	gprs->rflags = vmread(GUEST_RFLAGS);
+	get_plain(&vcpu->state, XMMU_GROUP_GPRS);
 	block_nmis_again(exit);
 }
 
@@ -1115,7 +1063,6 @@ static void explain_ept(struct xmmu_exit *exit, const struct vmx_exit *from)
 {
 	u64 qual = from->qualification;
 
-	exit->reason = XMMU_EXIT_MEMORY;
 	exit->memory.gpa = from->gpa;
 	if ((u16)from->reason == EXIT_REASON_EPT_MISCONFIG) {
 		exit->memory.reserved_bit = true;
@@ -1162,8 +1109,6 @@ static void explain_io(struct xmmu_exit *exit, const struct vmx_exit *from)
 {
 	u64 qual = from->qualification;
 
-	exit->reason = XMMU_EXIT_IO;
-	exit->length = from->length;
 	exit->io.port = qual >> 16;
 	exit->io.size = (qual & 7) + 1;
 	exit->io.in = !!(qual & BIT(3));
@@ -1177,8 +1122,6 @@ static void explain_cr(struct xmmu_exit *exit, const struct vmx_exit *from,
 {
 	u32 type = from->qualification >> 4 & 3;
 
-	exit->reason = XMMU_EXIT_CR;
-	exit->length = from->length;
 	exit->reg.number = from->qualification & 15;
 	exit->reg.write = type != 1;
 	exit->reg.decoded = type < 2;
@@ -1189,8 +1132,6 @@ static void explain_cr(struct xmmu_exit *exit, const struct vmx_exit *from,
 static void explain_dr(struct xmmu_exit *exit, const struct vmx_exit *from,
 		       const struct xmmu_vcpu *vcpu)
 {
-	exit->reason = XMMU_EXIT_DR;
-	exit->length = from->length;
 	exit->reg.number = from->qualification & 7;
 	exit->reg.write = !(from->qualification & BIT(4));
 	exit->reg.decoded = true;
@@ -1203,32 +1144,42 @@ static void explain_msr(struct xmmu_exit *exit, const struct vmx_exit *from,
 {
 	const u64 *gpr = vcpu->state.gprs.gpr;
 
-	exit->reason = XMMU_EXIT_MSR;
-	exit->length = from->length;
 	exit->reg.number = gpr[1];
 	exit->reg.write = (u16)from->reason == EXIT_REASON_MSR_WRITE;
 	exit->reg.value = (u32)gpr[0] | gpr[2] << 32;
 }
 
-static void explain_plain(struct xmmu_exit *exit, const struct vmx_exit *from)
+/*
+ * What is no instruction has no length.  Of what is not listed here, with the controls
+ * that we use, all are instructions.
+ */
+static void explain_reason(struct xmmu_exit *exit, const struct vmx_exit *from)
 {
-	static const u8 plain[] = {
-		[EXIT_REASON_CPUID] = XMMU_EXIT_CPUID,
-		[EXIT_REASON_HLT] = XMMU_EXIT_HLT,
+	static const u8 reason[] = {
+		[EXIT_REASON_TRIPLE_FAULT] = XMMU_EXIT_SHUTDOWN,
+		[EXIT_REASON_INIT_SIGNAL] = XMMU_EXIT_UNKNOWN,
+		[EXIT_REASON_SIPI_SIGNAL] = XMMU_EXIT_UNKNOWN,
+		[5] = XMMU_EXIT_UNKNOWN, [6] = XMMU_EXIT_UNKNOWN,	/* SMI */
 		[EXIT_REASON_INTERRUPT_WINDOW] = XMMU_EXIT_IRQ_WINDOW,
 		[EXIT_REASON_NMI_WINDOW] = XMMU_EXIT_NMI_WINDOW,
 		[EXIT_REASON_TASK_SWITCH] = XMMU_EXIT_TASK_SWITCH,
-		[EXIT_REASON_TRIPLE_FAULT] = XMMU_EXIT_SHUTDOWN,
+		[EXIT_REASON_CPUID] = XMMU_EXIT_CPUID,
+		[EXIT_REASON_HLT] = XMMU_EXIT_HLT,
+		[EXIT_REASON_INVLPG] = XMMU_EXIT_INVLPG,
+		[EXIT_REASON_CR_ACCESS] = XMMU_EXIT_CR,
+		[EXIT_REASON_DR_ACCESS] = XMMU_EXIT_DR,
+		[EXIT_REASON_IO_INSTRUCTION] = XMMU_EXIT_IO,
+		[EXIT_REASON_MSR_READ] = XMMU_EXIT_MSR,
+		[EXIT_REASON_MSR_WRITE] = XMMU_EXIT_MSR,
+		[EXIT_REASON_EPT_VIOLATION] = XMMU_EXIT_MEMORY,
+		[EXIT_REASON_EPT_MISCONFIG] = XMMU_EXIT_MEMORY,
 	};
 	u16 code = from->reason;
 
-	if (code < ARRAY_SIZE(plain) && plain[code])
-		exit->reason = plain[code];
-	else
-		/* Of the rest, with the controls that we use, all are instructions. */
-		exit->reason = code > EXIT_REASON_NMI_WINDOW ? XMMU_EXIT_INSTRUCTION
-							      : XMMU_EXIT_UNKNOWN;
-	if (code > EXIT_REASON_NMI_WINDOW)
+	exit->hardware = from->reason;
+	exit->reason = code < ARRAY_SIZE(reason) && reason[code] ? reason[code]
+								  : XMMU_EXIT_INSTRUCTION;
+	if (code > EXIT_REASON_NMI_WINDOW && exit->reason != XMMU_EXIT_MEMORY)
 		exit->length = from->length;
 }
 
@@ -1254,7 +1205,7 @@ static bool vmx_explain(struct xmmu_vcpu *vcpu)
 	if (from->failed || (from->reason & VMX_EXIT_REASONS_FAILED_VMENTRY))
 		return cannot_run(vcpu);
 	decode_pending(vcpu);
-	exit->hardware = from->reason;
+	explain_reason(exit, from);
 	switch ((u16)from->reason) {
 	case EXIT_REASON_EXTERNAL_INTERRUPT:
 		return false;		/* served by the host */
@@ -1263,30 +1214,26 @@ static bool vmx_explain(struct xmmu_vcpu *vcpu)
 	case EXIT_REASON_EPT_VIOLATION:
 	case EXIT_REASON_EPT_MISCONFIG:
 		explain_ept(exit, from);
-		return true;
+		break;
 	case EXIT_REASON_CR_ACCESS:
 		explain_cr(exit, from, vcpu);
-		return true;
+		break;
 	case EXIT_REASON_DR_ACCESS:
 		explain_dr(exit, from, vcpu);
-		return true;
+		break;
 	case EXIT_REASON_IO_INSTRUCTION:
 		explain_io(exit, from);
-		return true;
+		break;
 	case EXIT_REASON_MSR_READ:
 	case EXIT_REASON_MSR_WRITE:
 		explain_msr(exit, from, vcpu);
-		return true;
+		break;
 	case EXIT_REASON_INVLPG:
-		exit->reason = XMMU_EXIT_INVLPG;
-		exit->length = from->length;
 		exit->reg.decoded = true;
 		exit->reg.value = from->qualification;
-		return true;
-	default:
-		explain_plain(exit, from);
-		return true;
+		break;
 	}
+	return true;
 }
 
 const struct xmmu_hw xmmu_vmx = {

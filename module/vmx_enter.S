@@ -54,7 +54,7 @@ SYM_FUNC_START(xmmu_vmx_run)
 	vmresume
 	jmp	2f
 1:	vmlaunch
-	/* Not entered. */
+	/* Not entered; or VMX was turned off behind our back. */
 2:	mov	$1, %eax
 	pop	%rdi
 	jmp	3f
