@@ -94,6 +94,19 @@ static int service_max_level(void *opaque, hpa_t hpa, int level)
     return xmmu_mirror_max_level(xmmu_native.mirror, hpa, level);
 }
 
+static void service_harvest(void *opaque, XmmuHarvest *list, size_t count)
+{
+    xmmu_mirror_harvest(xmmu_native.mirror, list, count);
+}
+
+/* The hardware had D in an entry that is gone. */
+static void entry_was_dirty(void *opaque, hpa_t hpa, uint64_t size)
+{
+    XmmuState *state = opaque;
+
+    xmmu_vm_dirty_mark(state->vm, hpa, size >> XMMU_PAGE_SHIFT);
+}
+
 const XmmuServices *xmmu_native_services(void)
 {
     services = xmmu_soft_services;
@@ -103,6 +116,7 @@ const XmmuServices *xmmu_native_services(void)
     services.entry_changed = xmmu_mirror_changed;
     services.table_gone = xmmu_mirror_gone;
     services.max_level = service_max_level;
+    services.harvest = service_harvest;
     return &services;
 }
 
@@ -193,7 +207,7 @@ bool xmmu_native_open(XmmuState *state, char **error)
 
 bool xmmu_native_start(char **error)
 {
-    static const XmmuMirrorOps ops;
+    static const XmmuMirrorOps ops = { .written = entry_was_dirty };
 
     xmmu_native.mirror = xmmu_mirror_new(xmmu_native.device, &services, &ops,
                                          &xmmu_state, error);

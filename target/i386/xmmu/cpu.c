@@ -200,6 +200,7 @@ static void xmmu_init_accel_cpu(AccelCPUClass *acc, CPUClass *cc)
     xmmu_parent_tcg_ops = cc->tcg_ops;
     ops = *cc->tcg_ops;
     ops.tlb_fill = xmmu_tlb_fill;
+    ops.do_interrupt = xmmu_do_interrupt;
     ops.cpu_exec_halt = xmmu_cpu_exec_halt;
     cc->tcg_ops = &ops;
 
@@ -215,12 +216,22 @@ static void xmmu_cpu_class_init(CPUClass *cc)
     cc->init_accel_cpu = xmmu_init_accel_cpu;
 }
 
+static void (*parent_instance_init)(CPUState *cs);
+
+static void xmmu_cpu_instance_init(CPUState *cs)
+{
+    parent_instance_init(cs);
+    xmmu_native_cpu_defaults(X86_CPU(cs));
+}
+
 static void xmmu_accel_cpu_class_init(ObjectClass *oc, void *data)
 {
     AccelCPUClass *acc = ACCEL_CPU_CLASS(oc);
 
     parent_cpu_class_init = acc->cpu_class_init;
     acc->cpu_class_init = xmmu_cpu_class_init;
+    parent_instance_init = acc->cpu_instance_init;
+    acc->cpu_instance_init = xmmu_cpu_instance_init;
     parent_realize = acc->cpu_target_realize;
     acc->cpu_target_realize = xmmu_cpu_realize;
 }

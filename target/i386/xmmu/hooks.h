@@ -25,7 +25,10 @@ static inline void xmmu_cr3_changing(CPUX86State *env, target_ulong cr3) { }
 static inline void xmmu_cr4_changing(CPUX86State *env, uint32_t cr4) { }
 static inline void xmmu_efer_changing(CPUX86State *env, uint64_t efer) { }
 static inline void xmmu_loaded(CPUX86State *env) { }
-static inline uint64_t xmmu_more_features(FeatureWord word) { return 0; }
+static inline uint64_t xmmu_offered_features(FeatureWord word, uint64_t tcg)
+{
+    return tcg;
+}
 static inline bool xmmu_cpuid(CPUX86State *env, uint32_t index, uint32_t *eax,
                               uint32_t *ebx, uint32_t *ecx, uint32_t *edx)
 {
@@ -48,7 +51,7 @@ void xmmu_note_loadvm(CPUX86State *env);
 void xmmu_do_invlpg(CPUX86State *env, vaddr addr);
 void xmmu_do_write_cr(CPUX86State *env, int reg, uint64_t value, uintptr_t ra);
 void xmmu_do_check_efer(CPUX86State *env, uint64_t efer, uintptr_t ra);
-uint64_t xmmu_do_more_features(FeatureWord word);
+uint64_t xmmu_do_offer_features(FeatureWord word, uint64_t tcg);
 void xmmu_do_check_descriptor(CPUX86State *env, int selector, uint32_t e1,
                               uint32_t e2, uint32_t e3, uintptr_t ra);
 void xmmu_do_check_wrmsr(CPUX86State *env, uint32_t msr, uint64_t value,
@@ -140,10 +143,10 @@ static inline void xmmu_check_wrmsr_efer(CPUX86State *env, uint64_t efer,
     }
 }
 
-/* Bits of a CPUID word that TCG does not support and xmmu does. */
-static inline uint64_t xmmu_more_features(FeatureWord word)
+/* Bits of a CPUID word that xmmu offers; @tcg is what TCG does. */
+static inline uint64_t xmmu_offered_features(FeatureWord word, uint64_t tcg)
 {
-    return xmmu_enabled() ? xmmu_do_more_features(word) : 0;
+    return xmmu_enabled() ? xmmu_do_offer_features(word, tcg) : tcg;
 }
 
 /* Translated code shall call helper_xmmu_check_canonical(). */

@@ -194,6 +194,7 @@ bool xmmu_native_wake(CPUState *cs)
     /* An event that goes in ends HLT, and so does one that TCG delivers. */
     if (cs->halted && cpu_has_work(cs)) {
         cs->halted = 0;
+        cs->accel->apf_halted = false;
     }
     return cs->halted;
 }

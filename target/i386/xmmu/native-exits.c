@@ -183,6 +183,10 @@ static int after_fault(CPUState *cs, XmmuPfResult result, const XmmuFault *fault
             cpu_env(cs)->cr[2] = e->cr2;
         }
         return xmmu_native_raise(cs, e->vector, true, e->error_code);
+    case XMMU_PF_RING_FULL:
+        xmmu_log_reap(xmmu_state.vm);
+        xmmu_native_retry_pending(cs);
+        return 0;
     case XMMU_PF_REFLECT:
         return xmmu_native_fail(cs, "a nested guest");
     default:

@@ -29,10 +29,6 @@
 #include "accel/xmmu/trace.h"
 #include "target/i386/xmmu/native.h"
 
-/* What an instruction may read or change. */
-#define STEP_GROUPS (XMMU_GROUP_GPRS | XMMU_GROUP_SEGMENTS | XMMU_GROUP_CRS | \
-                     XMMU_GROUP_DRS | XMMU_GROUP_MSRS | XMMU_GROUP_EVENTS | \
-                     XMMU_GROUP_XSAVE)
 
 /* ---- Translated code that is too old ------------------------------------------------ */
 
@@ -112,26 +108,114 @@ static void check_code(CPUState *cs)
 
 /* ---- A turn ------------------------------------------------------------------------------ */
 
-static void begin_turn(CPUState *cs)
+static void begin_turn(CPUState *cs, uint32_t groups)
 {
     XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
 
-    xmmu_native_change(cs, STEP_GROUPS);
+    xmmu_native_change(cs, groups);
     /* Before anything is translated: who flushes sees it, or we see his tables. */
     qatomic_set(&n->emulating, true);
     smp_mb();
+}
+
+/* What a single instruction has put there; a stretch may have filled it all. */
+static void empty_tlb(CPUState *cs)
+{
+    XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
+
+    if (n->filled_count > XMMU_NATIVE_FILLED) {
+        tlb_flush(cs);
+    } else {
+        for (unsigned i = 0; i < n->filled_count; i++) {
+            tlb_flush_page_by_mmuidx(cs, n->filled[i].addr, 1 << n->filled[i].mmu_idx);
+        }
+    }
+    n->filled_count = 0;
 }
 
 static void end_turn(CPUState *cs)
 {
     XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
 
-    tlb_flush(cs);
+    empty_tlb(cs);
     qatomic_set(&n->emulating, false);
     if (!xmmu_state.config.tdp) {
         xmmu_vcpu_flushed(cs->accel->vcpu);
     }
 }
+
+bool xmmu_native_note_fill(CPUState *cs, vaddr addr, int mmu_idx)
+{
+    XmmuNativeVcpu *n = cs->accel->native;
+
+    if (!n) {
+        return false;
+    }
+    if (n->filled_count < XMMU_NATIVE_FILLED) {
+        n->filled[n->filled_count] = (XmmuNativeFill) {
+            addr & TARGET_PAGE_MASK, mmu_idx,
+        };
+    }
+    n->filled_count = MIN(n->filled_count + 1, XMMU_NATIVE_FILLED + 1);
+    return !n->in_stretch;
+}
+
+/* ---- Registers that most instructions leave alone -------------------------------------- */
+
+/*
+ * FPU and vector registers are many and seldom needed. Where they are still in the
+ * module, TCG executes with CR0.TS set in its flags: an instruction that needs them
+ * raises #NM before it does anything, and is executed again when they are here.
+ * Protection keys are looked at without asking.
+ */
+static void hide_fpu(CPUState *cs)
+{
+    XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
+    CPUX86State *env = cpu_env(cs);
+
+    n->fpu_hidden = !(n->loaded & XMMU_GROUP_XSAVE) && !(env->cr[4] & CR4_PKE_MASK) &&
+                    !(env->hflags & HF_TS_MASK);
+    n->fpu_wanted = false;
+    if (n->fpu_hidden) {
+        env->hflags |= HF_TS_MASK;
+    } else if (!(env->hflags & HF_TS_MASK)) {
+        xmmu_native_change(cs, XMMU_GROUP_XSAVE);
+    }
+}
+
+/* True: the instruction needs them, and is to be executed again. */
+static bool show_fpu(CPUState *cs)
+{
+    XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
+    CPUX86State *env = cpu_env(cs);
+
+    if (!n->fpu_hidden) {
+        return false;
+    }
+    n->fpu_hidden = false;
+    if (!(env->cr[0] & CR0_TS_MASK)) {
+        env->hflags &= ~HF_TS_MASK;
+    }
+    if (n->fpu_wanted) {
+        xmmu_native_change(cs, XMMU_GROUP_XSAVE);
+    }
+    return n->fpu_wanted;
+}
+
+void xmmu_do_interrupt(CPUState *cs)
+{
+    XmmuNativeVcpu *n = cs->accel->native;
+
+    if (n && n->fpu_hidden && cs->exception_index == EXCP07_PREX &&
+        !(cpu_env(cs)->cr[0] & CR0_TS_MASK)) {
+        n->fpu_wanted = true;
+        cpu_env(cs)->old_exception = -1;
+        return;
+    }
+    xmmu_parent_tcg_ops->do_interrupt(cs);
+}
+
+/* ---- Single instructions ------------------------------------------------------------------- */
 
 /* A result of cpu_exec() for the loop around the hardware. */
 static int after_exec(CPUState *cs, int ret)
@@ -158,12 +242,10 @@ static int exec_once(CPUState *cs)
     return after_exec(cs, tcg_cpu_exec(cs));
 }
 
-int xmmu_native_step(CPUState *cs)
+static int step_once(CPUState *cs)
 {
     int ret;
 
-    begin_turn(cs);
-    trace_xmmu_native_step(cs->cpu_index, cpu_env(cs)->eip);
     /* Left like this only when there is no memory for a table: the VM stops. */
     if (!sigsetjmp(cs->jmp_env, 0)) {
         check_code(cs);
@@ -172,6 +254,21 @@ int xmmu_native_step(CPUState *cs)
                          CF_NO_GOTO_PTR | 1;
     ret = exec_once(cs);
     cs->cflags_next_tb = -1;
+    return ret;
+}
+
+int xmmu_native_step(CPUState *cs)
+{
+    int ret;
+
+    begin_turn(cs, XMMU_NATIVE_STEP_GROUPS);
+    trace_xmmu_native_step(cs->cpu_index, cpu_env(cs)->eip);
+    xmmu_native_vcpu(cs)->stepped = true;
+    hide_fpu(cs);
+    ret = step_once(cs);
+    if (show_fpu(cs)) {
+        ret = step_once(cs);
+    }
     end_turn(cs);
     return ret;
 }
@@ -200,7 +297,7 @@ int xmmu_native_deliver(CPUState *cs)
     }
     event = n->pending;
     n->pending = (struct xmmu_event) { 0 };
-    begin_turn(cs);
+    begin_turn(cs, XMMU_NATIVE_STEP_GROUPS | XMMU_GROUP_XSAVE);
     if (event.type == XMMU_EVENT_EXCEPTION) {
         cs->exception_index = event.vector;
         env->error_code = event.error;
@@ -307,7 +404,7 @@ int xmmu_native_stretch(CPUState *cs)
     if (n->odd_mode) {
         return odd_steps(cs);
     }
-    begin_turn(cs);
+    begin_turn(cs, XMMU_GROUP_ALL);
     trace_xmmu_native_stretch(cs->cpu_index, cpu_env(cs)->eip);
     drop_translations(cs);
     n->in_stretch = true;

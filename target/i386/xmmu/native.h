@@ -16,6 +16,19 @@
 #include "target/i386/xmmu/xmmu-cpu.h"
 #include "accel/xmmu/engine/native.h"
 
+/* What a single instruction may read or change; more, FPU and vector registers. */
+#define XMMU_NATIVE_STEP_GROUPS (XMMU_GROUP_GPRS | XMMU_GROUP_SEGMENTS | \
+                                 XMMU_GROUP_CRS | XMMU_GROUP_DRS | \
+                                 XMMU_GROUP_MSRS | XMMU_GROUP_EVENTS)
+
+/* Of TCG's TLB: what one instruction filled.  More than this many: all of it. */
+#define XMMU_NATIVE_FILLED 8
+
+typedef struct XmmuNativeFill {
+    vaddr addr;
+    int mmu_idx;
+} XmmuNativeFill;
+
 struct XmmuNativeVcpu {
     XmmuDeviceVcpu device;
     struct xmmu_run *run;       /* device.run */
@@ -30,6 +43,11 @@ struct XmmuNativeVcpu {
     bool emulating;             /* atomic: TCG is executing */
     bool in_stretch;            /* it executes until the mode changes */
     bool mode_changed;          /* it did */
+    bool stepped;               /* since the last run: the next exit may be for one, too */
+    bool fpu_hidden;            /* TCG executes without FPU and vector registers, */
+    bool fpu_wanted;            /* and has met an instruction that needs them */
+    XmmuNativeFill filled[XMMU_NATIVE_FILLED];
+    unsigned filled_count;
     bool odd_mode;              /* the module cannot run this mode */
     gpa_t spurious_gpa;         /* of faults that found nothing to do, */
     unsigned spurious;          /* and how many there were one after the other */

@@ -59,6 +59,7 @@ bool xmmu_tlb_fill(CPUState *cs, vaddr addr, int size,
     CPUX86State *env = cpu_env(cs);
     XmmuHwResult result;
     XmmuAccess access;
+    bool single = xmmu_native_note_fill(cs, addr, mmu_idx);
 
     if (unlikely(mmu_idx >= MMU_PHYS_IDX || xmmu_parent_translates(env))) {
         return xmmu_parent_tcg_ops->tlb_fill(cs, addr, size, access_type,
@@ -89,6 +90,10 @@ bool xmmu_tlb_fill(CPUState *cs, vaddr addr, int size,
     switch (result.outcome) {
     case XMMU_HW_OK:
     case XMMU_HW_DIRECT:
+        /* Its pages are flushed one by one, which for a large one would be all. */
+        if (single) {
+            result.page_shift = TARGET_PAGE_BITS;
+        }
         xmmu_soft_install(cs, addr, cpu_get_mem_attrs(env), mmu_idx, &result);
         return true;
     case XMMU_HW_RING_FULL:

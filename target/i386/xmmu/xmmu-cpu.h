@@ -74,10 +74,19 @@ static inline void xmmu_take_over(CPUState *cs)
     }
 }
 
+/* ---- features.c ----------------------------------------------------------- */
+
+/* Properties of CPU models that engine native changes. */
+void xmmu_native_cpu_defaults(X86CPU *cpu);
+
 /* ---- native-step.c -------------------------------------------------------- */
 
 /* What the hardware can run may have changed: a stretch of TCG shall look. */
 void xmmu_native_note_mode(CPUState *cs);
+/* TCG's TLB is about to get an entry.  True: for a single instruction. */
+bool xmmu_native_note_fill(CPUState *cs, vaddr addr, int mmu_idx);
+/* TCGCPUOps.do_interrupt: delivers exceptions. */
+void xmmu_do_interrupt(CPUState *cs);
 
 /* ---- canonical.c ---------------------------------------------------------- */
 
