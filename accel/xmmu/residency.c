@@ -49,36 +49,63 @@ static int pagemap_fd(void)
     return now;
 }
 
+/* Pages of the host from @start on. */
+typedef struct PageRun {
+    uintptr_t start;
+    size_t count;
+    unsigned char here[MAX_PAGES];      /* bit 0: mapped or in the page cache */
+} PageRun;
+
 /* Where the kernel does not say, nothing is swapped: then the vCPU waits by itself. */
-static bool is_swapped(uintptr_t address)
+static bool any_is_swapped(const PageRun *run)
 {
-    uint64_t entry;
-    off_t offset = address / qemu_real_host_page_size() * sizeof(entry);
+    uint64_t entries[MAX_PAGES];
+    off_t offset = run->start / qemu_real_host_page_size() * sizeof(entries[0]);
+    ssize_t size = pread(pagemap_fd(), entries, run->count * sizeof(entries[0]), offset);
 
-    return pread(pagemap_fd(), &entry, sizeof(entry), offset) == sizeof(entry) &&
-           (entry & PAGEMAP_SWAPPED);
+    for (ssize_t i = 0; i < size / (ssize_t)sizeof(entries[0]); i++) {
+        if (!(run->here[i] & 1) && (entries[i] & PAGEMAP_SWAPPED)) {
+            return true;
+        }
+    }
+    return false;
 }
 
-/* A hole is filled with zeroes, at once. */
-static bool is_in_file(RAMBlock *block, ram_addr_t offset)
+/* A hole is filled with zeroes, at once; the kernel says where the next data is. */
+static bool any_is_in_file(const PageRun *run, int fd, off_t offset)
 {
-    off_t at = block->fd_offset + offset;
+    off_t page = qemu_real_host_page_size(), data = -1;
 
-    return lseek(block->fd, at, SEEK_DATA) == at;
+    for (size_t i = 0; i < run->count; i++, offset += page) {
+        if (run->here[i] & 1) {
+            continue;
+        }
+        if (data < offset) {
+            data = lseek(fd, offset, SEEK_DATA);
+        }
+        if (data < 0) {
+            return false;
+        }
+        if (data < offset + page) {
+            return true;
+        }
+    }
+    return false;
 }
 
-/* The page is not mapped by the kernel and not in the page cache. */
-static bool comes_late(uintptr_t address)
+/* Of the pages that are not here, which may be so for good. */
+static bool any_comes_late(const PageRun *run)
 {
     ram_addr_t offset;
     RAMBlock *block;
 
     RCU_READ_LOCK_GUARD();
-    block = qemu_ram_block_from_host((void *)address, false, &offset);
+    block = qemu_ram_block_from_host((void *)run->start, false, &offset);
     if (!block) {
         return false;
     }
-    return is_swapped(address) || (block->fd >= 0 && is_in_file(block, offset));
+    return any_is_swapped(run) ||
+           (block->fd >= 0 && any_is_in_file(run, block->fd, block->fd_offset + offset));
 }
 
 /* The whole pages of the host that hold the range. */
@@ -92,20 +119,18 @@ static void host_range(hpa_t hpa, uint64_t npages, uintptr_t *start, size_t *len
 
 bool xmmu_is_resident(hpa_t hpa, uint64_t npages)
 {
-    bool postcopy = migration_in_incoming_postcopy();
-    unsigned char here[MAX_PAGES];
-    uintptr_t start;
+    PageRun run;
     size_t length;
 
     assert(npages <= MAX_PAGES);
-    host_range(hpa, npages, &start, &length);
-    if (mincore((void *)start, length, here) < 0) {
+    host_range(hpa, npages, &run.start, &length);
+    run.count = length / qemu_real_host_page_size();
+    if (mincore((void *)run.start, length, run.here) < 0) {
         return true;
     }
-    for (size_t i = 0; i < length / qemu_real_host_page_size(); i++) {
-        if (!(here[i] & 1) &&
-            (postcopy || comes_late(start + i * qemu_real_host_page_size()))) {
-            return false;
+    for (size_t i = 0; i < run.count; i++) {
+        if (!(run.here[i] & 1)) {
+            return !migration_in_incoming_postcopy() && !any_comes_late(&run);
         }
     }
     return true;

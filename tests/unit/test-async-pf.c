@@ -515,6 +515,20 @@ static void test_smm(gconstpointer data)
     world_free();
 }
 
+/* SMM has another page at the same address: it is not the one that is on its way. */
+static void test_smm_page(void)
+{
+    Fixture *fx = world_tdp();
+    XmmuRegs smm = fx->regs[0];
+
+    smm.smm = true;
+    lose(LATE);
+    expect_event(LATE, XMMU_PROT_READ);
+    xmmu_vcpu_set_regs(fx->vcpu, &smm);
+    expect_event(LATE, XMMU_PROT_READ);
+    world_free();
+}
+
 static void test_reset(void)
 {
     Fixture *fx = world_tdp();
@@ -839,6 +853,7 @@ int main(int argc, char **argv)
     g_test_add_func("/async-pf/no-ram", test_no_ram);
     g_test_add_func("/async-pf/same-page", test_same_page);
     g_test_add_func("/async-pf/table", test_table);
+    g_test_add_func("/async-pf/smm-page", test_smm_page);
     g_test_add_func("/async-pf/reset", test_reset);
     g_test_add_func("/async-pf/nested/same", test_nested_same);
     g_test_add_func("/async-pf/nested/left", test_nested_left);

@@ -7,10 +7,10 @@
  * page to a helper thread, what the vCPU does meanwhile, and what happens when the page
  * has come.
  *
- * A work item remembers the MMU that faulted: which of the vCPU's, its role, its
- * root.  The page is prefaulted only if the vCPU uses that same MMU when it comes;
- * anywhere else the address may mean something else, and the vCPU is only woken.
- * There the access is made again and faults again, if it still is what the guest wants.
+ * A work item remembers the MMU that faulted: its role and its root.  The page is
+ * prefaulted only if the vCPU uses that same MMU when it comes; anywhere else the address
+ * may mean something else, and the vCPU is only woken.  There the access is made again
+ * and faults again, if it still is what the guest wants.
  *
  * The list of a vCPU's items is its thread's.  Two hold an item, the list and the helper
  * thread; they share .done and .dropped.
@@ -32,11 +32,10 @@ struct XmmuApfWork {
     bool told;                  /* the guest knows that the page is missing */
     bool taken;                 /* it has come, and that was seen */
 
-    /* Who faulted. */
-    XmmuMmu *mmu;
+    /* The MMU that faulted.  Its role tells L1's from L2's, and all that the role of its
+     * root is made of. */
     uint64_t role;              /* XmmuVcpuRole.word */
     uint64_t pgd;
-    uint32_t root_role;
     uint16_t pcid;
     XmmuFault fault;            /* to be repeated */
 
@@ -157,10 +156,8 @@ static XmmuFault prefault_for(const XmmuFault *fault)
 
 static void remember_mmu(XmmuApfWork *work, XmmuVcpu *vcpu)
 {
-    work->mmu = vcpu->mmu;
     work->role = vcpu->mmu->role.word;
     work->pgd = vcpu->mmu->root.pgd;
-    work->root_role = vcpu->mmu->root.role.word;
     work->pcid = vcpu->mmu->root.pcid;
 }
 
@@ -168,8 +165,7 @@ static bool is_same_mmu(const XmmuApfWork *work, const XmmuVcpu *vcpu)
 {
     const XmmuMmu *mmu = vcpu->mmu;
 
-    return work->mmu == mmu && work->role == mmu->role.word &&
-           work->pgd == mmu->root.pgd && work->root_role == mmu->root.role.word &&
+    return work->role == mmu->role.word && work->pgd == mmu->root.pgd &&
            work->pcid == mmu->root.pcid;
 }
 
