@@ -83,7 +83,7 @@ static QTestState *launch(Move *m, const char *accel, const char *side,
     const Case *c = m->c;
     g_autofree char *guest = guest_path(c->guest);
     g_autofree char *command = g_strdup_printf(
-        "-accel %s -machine pc -cpu max -smp %u -m %u -nodefaults -vga none "
+        "-accel %s -machine pc -cpu max -smp %u -m %u -nodefaults -vga none -no-reboot "
         "-kernel %s -append '%s cpus%u' -debugcon file:%s/%s-%u.console %s",
         accel, c->cpus, RAM_MIB, guest, c->words, c->cpus, m->dir, side, m->starts,
         more);
@@ -136,6 +136,8 @@ static bool all_at(const MigrateMailbox *box, const MigrateMailbox *start,
                    unsigned cpus, unsigned rounds)
 {
     for (unsigned i = 0; i < cpus; i++) {
+        /* A guest that began anew would be good, too. */
+        g_assert_cmpuint(box->cpus[i].rounds, >=, start->cpus[i].rounds);
         if (box->cpus[i].rounds - start->cpus[i].rounds < rounds) {
             return false;
         }

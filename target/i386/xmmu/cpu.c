@@ -88,8 +88,36 @@ void xmmu_cpu_state_replaced(CPUState *cs)
 {
     if (cs->accel) {
         tlb_flush(cs);
-        cs->accel->pending |= XMMU_PENDING_REGS | XMMU_PENDING_FLUSH |
-                              XMMU_PENDING_PDPTE;
+        cs->accel->pending |= XMMU_PENDING_REGS | XMMU_PENDING_FLUSH;
+    }
+}
+
+/*
+ * The PDPTE registers travel in a subsection that QEMU has for them: memory may have
+ * other values by now (Intel SDM vol. 3, 4.4.1).
+ */
+void xmmu_note_save(CPUX86State *env)
+{
+    AccelCPUState *accel = env_cpu(env)->accel;
+
+    env->pdptrs_valid = accel && !(accel->pending & XMMU_PENDING_PDPTE) &&
+                        !(env->hflags2 & HF2_NPT_MASK) &&
+                        xmmu_is_pae_paging(env->cr[0], env->cr[4], env->efer);
+    if (env->pdptrs_valid) {
+        memcpy(env->pdptrs, accel->pdpte, sizeof(env->pdptrs));
+    }
+}
+
+/* A stream without them comes from TCG, which reads memory. */
+static void load_pdptes(CPUX86State *env)
+{
+    AccelCPUState *accel = env_cpu(env)->accel;
+
+    if (env->pdptrs_valid) {
+        memcpy(accel->pdpte, env->pdptrs, sizeof(accel->pdpte));
+        accel->pending &= ~XMMU_PENDING_PDPTE;
+    } else {
+        accel->pending |= XMMU_PENDING_PDPTE;
     }
 }
 
@@ -99,6 +127,7 @@ void xmmu_note_loadvm(CPUX86State *env)
 
     /* Shadow tables go when the VM runs again (xmmu-all.c). */
     xmmu_cpu_state_replaced(cs);
+    load_pdptes(env);
     cs->accel->pending |= XMMU_PENDING_RESET;
     cs->accel->apf_loaded = true;
 }

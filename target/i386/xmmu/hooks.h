@@ -16,6 +16,7 @@
 
 #include "cpu.h"
 #include "accel/xmmu/enabled.h"
+#include "system/tcg.h"
 
 #if defined(CONFIG_USER_ONLY) || !defined(CONFIG_TCG)
 
@@ -24,6 +25,8 @@ static inline void xmmu_cr0_changing(CPUX86State *env, uint32_t cr0) { }
 static inline void xmmu_cr3_changing(CPUX86State *env, target_ulong cr3) { }
 static inline void xmmu_cr4_changing(CPUX86State *env, uint32_t cr4) { }
 static inline void xmmu_efer_changing(CPUX86State *env, uint64_t efer) { }
+static inline void xmmu_saving(CPUX86State *env) { }
+static inline int xmmu_pre_load(void *cpu) { return 0; }
 static inline void xmmu_loaded(CPUX86State *env) { }
 static inline uint64_t xmmu_offered_features(FeatureWord word, uint64_t tcg)
 {
@@ -47,6 +50,7 @@ void xmmu_note_cr4(CPUX86State *env, uint32_t cr4);
 void xmmu_note_efer(CPUX86State *env, uint64_t efer);
 void xmmu_note_smm(CPUX86State *env);
 void xmmu_note_vmrun(CPUX86State *env);
+void xmmu_note_save(CPUX86State *env);
 void xmmu_note_loadvm(CPUX86State *env);
 void xmmu_do_invlpg(CPUX86State *env, vaddr addr);
 void xmmu_do_write_cr(CPUX86State *env, int reg, uint64_t value, uintptr_t ra);
@@ -103,6 +107,30 @@ static inline void xmmu_vmrun(CPUX86State *env)
     if (xmmu_enabled()) {
         xmmu_note_vmrun(env);
     }
+}
+
+/*
+ * The CPU state is about to be written.  TCG has no PDPTE registers: what a stream
+ * brought it of them is out of date.
+ */
+static inline void xmmu_saving(CPUX86State *env)
+{
+    if (xmmu_enabled()) {
+        xmmu_note_save(env);
+    } else if (tcg_enabled()) {
+        env->pdptrs_valid = false;
+    }
+}
+
+/* The CPU state is about to be read, maybe from a stream without PDPTEs. */
+static inline int xmmu_pre_load(void *cpu)
+{
+    X86CPU *x86 = cpu;
+
+    if (xmmu_enabled()) {
+        x86->env.pdptrs_valid = false;
+    }
+    return 0;
 }
 
 /* The whole CPU state was replaced. */
