@@ -57,7 +57,7 @@ struct vmx_vcpu {
 	struct vmx_exit exit;
 };
 
-/* ---- Host: probe, set-up, each CPU --------------------------------------------------------- */
+/* ---- Host: probe, set-up, each CPU --------------------------------------- */
 
 struct vmx_cpu {
 	void *vmxon;
@@ -237,7 +237,10 @@ static bool vmx_cpu_busy(void)
 	return __read_cr4() & X86_CR4_VMXE;
 }
 
-/* A VMX instruction says by CF or ZF that it failed.  It faults where VMX is off: a reboot does that behind our back. */
+/*
+ * A VMX instruction says by CF or ZF that it failed.  It faults where VMX is off: a
+ * reboot does that behind our back.
+ */
 #define VMX_INSN(insn, operand...) ({ \
 	bool failed_ = true; \
 	asm volatile("1: " insn "; setna %0\n2:\n" _ASM_EXTABLE(1b, 2b) \
@@ -319,7 +322,7 @@ static bool vmx_root_ok(const struct xmmu_table *table)
 	}
 }
 
-/* ---- The VMCS ------------------------------------------------------------------------------------- */
+/* ---- The VMCS ------------------------------------------------------------ */
 
 static u64 vmread(unsigned long field)
 {
@@ -365,7 +368,7 @@ static void vmx_load(struct xmmu_vcpu *vcpu)
 	local_irq_enable();
 }
 
-/* ---- A vCPU --------------------------------------------------------------------------------------- */
+/* ---- A vCPU -------------------------------------------------------------- */
 
 struct constant {
 	u32 field;
@@ -445,7 +448,7 @@ static void vmx_vcpu_free(struct xmmu_vcpu *vcpu)
 #define AR_PRESENT	BIT(7)
 #define AR_UNUSABLE	BIT(16)
 
-/* ---- User space's state to the hardware's -------------------------------------------------------------- */
+/* ---- User space's state to the hardware's -------------------------------- */
 
 /*
  * What the checks of an entry want to see in a segment's hidden part, and what an
@@ -530,8 +533,10 @@ static void shadow_mode(struct vmx_crs *crs, const struct xmmu_table *root)
 	}
 }
 
-/* Can it be run?  Only an unrestricted guest without protection or paging of its own;
- * shadow tables bring the paging. */
+/*
+ * Can it be run?  Only an unrestricted guest without protection or paging of its own;
+ * shadow tables bring the paging.
+ */
 static bool crs_ok(const struct xmmu_crs *crs, bool ept)
 {
 	u64 needed = vmx.unrestricted && ept ? 0 :
@@ -650,8 +655,10 @@ static void renew_shadow(u32 which, const struct xmmu_events *events)
 		(vmread(GUEST_RFLAGS) & X86_EFLAGS_TF) ? DR_STEP : 0);
 }
 
-/* CR0, CR4 and EFER change only by exits, so user space knows them; so do CR2 and
- * CR8, which vmx_enter() exchanges.  CR3 is the guest's own under EPT. */
+/*
+ * CR0, CR4 and EFER change only by exits, so user space knows them; so do CR2 and
+ * CR8, which vmx_enter() exchanges.  CR3 is the guest's own under EPT.
+ */
 static void get_crs(struct xmmu_vcpu *vcpu)
 {
 	struct xmmu_crs *crs = &vcpu->state.crs;
@@ -695,7 +702,7 @@ static void vmx_commit(struct xmmu_vcpu *vcpu, u32 which)
 	xmmu_cpu_put();
 }
 
-/* ---- And back ------------------------------------------------------------------------------------------- */
+/* ---- And back ------------------------------------------------------------ */
 
 static void get_segments(struct xmmu_segments *s)
 {
@@ -743,7 +750,7 @@ static void vmx_fetch(struct xmmu_vcpu *vcpu, u32 which)
 	xmmu_cpu_put();
 }
 
-/* ---- The guest runs -------------------------------------------------------------------------------------------- */
+/* ---- The guest runs ------------------------------------------------------ */
 
 struct invalidation {
 	u64 what, address;
@@ -862,8 +869,10 @@ static const struct swapped swapped[] = {
 	{ MSR_TSC_AUX, offsetof(struct xmmu_msrs, tsc_aux) },
 };
 
-/* Give each MSR the guest's value, or take it and give back the host's.  In place of
- * a value that the CPU refuses the guest has 0, not what the host had there. */
+/*
+ * Give each MSR the guest's value, or take it and give back the host's.  In place of
+ * a value that the CPU refuses the guest has 0, not what the host had there.
+ */
 static void swap_msrs(struct xmmu_vcpu *vcpu, u64 host[], bool in)
 {
 	for (int i = 0; i < ARRAY_SIZE(swapped); i++) {
@@ -1025,7 +1034,7 @@ static void vmx_enter(struct xmmu_vcpu *vcpu)
 	serve_host(&v->exit);
 }
 
-/* ---- Exits -------------------------------------------------------------------------------------------------------- */
+/* ---- Exits --------------------------------------------------------------- */
 
 static void decode_pending(struct xmmu_vcpu *vcpu)
 {

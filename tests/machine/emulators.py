@@ -94,12 +94,12 @@ class Bochs(Emulator):
     # No APIC, PCI and ACPI: a kernel that probes for devices does little else here. The
     # TSC counts instructions (ips below), whatever CPUID says of this model's.
     words = ('machine=vmx mitigations=off nosmp noapic nolapic acpi=off nokaslr no_timer_check '
-             'cryptomgr.notests tsc=reliable tsc_early_khz=20000 '
+             'cryptomgr.notests tsc=reliable tsc_early_khz=500000 '
              'random.trust_cpu=on initcall_blacklist=trace_eval_init,pci_subsys_init,ptp_init,cipso_v4_init')
 
     config = '''\
 megs: {memory}
-cpu: model=corei7_skylake_x, count=1, ips=20000000, reset_on_triple_fault=0
+cpu: model=corei7_skylake_x, count=1, ips=500000000, reset_on_triple_fault=0
 romimage: file={image}/boot_rom.bin
 optramimage1: file={work}/flat, address=0x100000
 vgaromimage: file=/usr/share/vgabios/vgabios.bin
