@@ -55,6 +55,14 @@ static void service_dirty_dropped(void *opaque, hpa_t hpa, const uint64_t *bits)
     }
 }
 
+static void service_dirty_missed(void *opaque, hpa_t hpa)
+{
+    Fixture *fx = opaque;
+
+    g_error("a write to gpa %#" G_GINT64_MODIFIER "x is not in the log",
+            hpa - (uintptr_t)fx->ram);
+}
+
 static bool service_may_allocate(void *opaque, size_t size)
 {
     Fixture *fx = opaque;
@@ -74,6 +82,7 @@ const XmmuServices fixture_services = {
     .guest_written = service_guest_written,
     .may_allocate = service_may_allocate,
     .dirty_dropped = service_dirty_dropped,
+    .dirty_missed = service_dirty_missed,
 };
 
 /* ---- Life ------------------------------------------------------------ */

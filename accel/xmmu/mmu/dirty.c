@@ -819,6 +819,16 @@ static void discard_new(XmmuVm *vm, XmmuDirtyMap *map)
     g_free(map);
 }
 
+static XmmuDirtyChunk *new_chunk(XmmuVm *vm, hfn_t hfn)
+{
+    XmmuDirtyChunk *chunk = xmmu_try_new0(vm->services, vm->opaque, sizeof(*chunk));
+
+    if (chunk) {
+        chunk->hfn = hfn;
+    }
+    return chunk;
+}
+
 static XmmuDirtyMap *build_map(XmmuVm *vm, const Frames *frames)
 {
     XmmuDirtyMap *map = new_map(vm, frames->count);
@@ -827,13 +837,12 @@ static XmmuDirtyMap *build_map(XmmuVm *vm, const Frames *frames)
         XmmuDirtyChunk *chunk = find(vm->dirty_map, frames->hfn[i]);
 
         if (!chunk) {
-            chunk = xmmu_try_new0(vm->services, vm->opaque, sizeof(*chunk));
+            chunk = new_chunk(vm, frames->hfn[i]);
         }
         if (!chunk) {
             discard_new(vm, map);
             return NULL;
         }
-        chunk->hfn = frames->hfn[i];
         memset(chunk->wanted, 0, sizeof(chunk->wanted));
         map->chunk[map->count++] = chunk;
     }
