@@ -57,8 +57,9 @@ static uint64_t stores(const Native *n, gpa_t gpa, uint64_t pages)
 
 typedef struct SetTest {
     XmmuIdSet set;
-    uint32_t added[3];          /* atomic; times that each thread has added */
-    uint32_t seen[3];
+    pthread_mutex_t taking;
+    uint32_t added[3];          /* atomic; times that each was */
+    uint32_t seen[3];           /* who takes */
     bool stop;
 } SetTest;
 
@@ -78,34 +79,44 @@ static void count_id(void *opaque, uint32_t id)
     g_assert_not_reached();
 }
 
+static void take_all(SetTest *t)
+{
+    pthread_mutex_lock(&t->taking);
+    xmmu_id_set_take(&t->set, count_id, t);
+    pthread_mutex_unlock(&t->taking);
+}
+
 static void *take_ids(void *opaque)
 {
     SetTest *t = opaque;
 
     while (!__atomic_load_n(&t->stop, __ATOMIC_RELAXED)) {
-        xmmu_id_set_take(&t->set, count_id, t);
+        take_all(t);
     }
     return NULL;
 }
 
+/* Whoever takes it: when a number was added and all was taken, it was among it. */
 static void test_id_set(void)
 {
-    SetTest t = { .stop = false };
+    SetTest t = { .taking = PTHREAD_MUTEX_INITIALIZER };
     pthread_t taker;
 
     g_assert_true(xmmu_id_set_init(&t.set));
     pthread_create(&taker, NULL, take_ids, &t);
-    for (unsigned n = 0; n < 30000; n++) {
-        __atomic_fetch_add(&t.added[n % 3], 1, __ATOMIC_RELAXED);
-        xmmu_id_set_add(&t.set, set_ids[n % 3]);
+    for (unsigned n = 0; n < 60000 / fixture_stride(); n++) {
+        unsigned i = n % 3;
+
+        __atomic_fetch_add(&t.added[i], 1, __ATOMIC_RELAXED);
+        xmmu_id_set_add(&t.set, set_ids[i]);
+        take_all(&t);
+        pthread_mutex_lock(&t.taking);
+        g_assert_cmpuint(t.seen[i], ==, t.added[i]);
+        pthread_mutex_unlock(&t.taking);
     }
     __atomic_store_n(&t.stop, true, __ATOMIC_RELAXED);
     pthread_join(taker, NULL);
-    xmmu_id_set_take(&t.set, count_id, &t);
     g_assert_true(xmmu_id_set_empty(&t.set));
-    for (int i = 0; i < 3; i++) {
-        g_assert_cmpuint(t.seen[i], ==, 10000);
-    }
     xmmu_id_set_cleanup(&t.set);
 }
 
@@ -322,6 +333,35 @@ static void test_tables_go(void)
     native_free(n);
 }
 
+/* A root that the core gives back while a vCPU has it in the module. */
+static void test_busy_root(void)
+{
+    XmmuConfig config = fixture_shadow_config();
+    XmmuRegs regs[2];
+    Fixture *fx;
+    Native *n;
+
+    config.prev_roots = 0;
+    fake_reset(XMMU_VENDOR_SVM, 0);
+    n = native_new_on(&config, MIB(16));
+    fx = n->fx;
+    for (int i = 0; i < 2; i++) {
+        regs[i] = fixture_regs(MODE_PAE, fixture_page(fx));
+        fixture_map(fx, &regs[i], 0x400000, fixture_page(fx) | PTE_P | PTE_W, 1);
+    }
+    for (int i = 0; i < 10; i++) {
+        fixture_load(fx, 0, regs[i % 2]);
+        rcu_service_drain();
+        native_access(n, 0, 0x400000, RW);
+        native_check(n);
+    }
+    native_access(n, 0, 0x400000, RW);
+    native_check(n);
+    /* One root, two tables for each of the two, and an empty one. */
+    g_assert_cmpuint(count_tables(n), <=, 1 + 4 + 1);
+    native_free(n);
+}
+
 /* ---- Shadow paging ----------------------------------------------------------- */
 
 static void test_shadow(gconstpointer data)
@@ -386,10 +426,8 @@ static void test_harvest(void)
 {
     XmmuConfig config = small_config();
     Native *n = native_new(&config, MIB(16));
-    XmmuSpte unknown = { 0 };
     XmmuHarvest list[2];
 
-    (void)unknown;
     native_access(n, 0, MIB(1), XMMU_ACCESS_READ);
     native_access(n, 0, MIB(2), XMMU_ACCESS_READ);
     list[0].sptep = leaf_of(n, 256);
@@ -402,6 +440,11 @@ static void test_harvest(void)
     g_assert_true(!list[0].dirty && list[1].dirty);
     xmmu_mirror_harvest(n->mirror, list, 2);
     g_assert_false(list[0].dirty || list[1].dirty);
+    /* No answer: then everything was written. */
+    fake.fail_errno = EIO;
+    fake.fail_ioctl = 1;
+    xmmu_mirror_harvest(n->mirror, list, 2);
+    g_assert_true(list[0].dirty && list[1].dirty);
     /* The vCPU's TLB had D cached: it must be set again. */
     native_access(n, 0, MIB(2), RW);
     n->written = 0;
@@ -731,6 +774,7 @@ int main(int argc, char **argv)
     g_test_add_func("/mirror/scattered", test_scattered);
     g_test_add_func("/mirror/root-given-up", test_root_given_up);
     g_test_add_func("/mirror/tables-go", test_tables_go);
+    g_test_add_func("/mirror/busy-root", test_busy_root);
     fixture_add_modes("/mirror/shadow", test_shadow);
     g_test_add_func("/mirror/harvest", test_harvest);
     g_test_add_func("/mirror/ram", test_ram);

@@ -495,7 +495,7 @@ static void test_vcpu(void)
     fake.signal = true;
     g_assert_cmpint(xmmu_device_run(&vcpu), ==, -EINTR);
     fake.signal = false;
-    vcpu.run->commit = 1 << 31;
+    vcpu.run->commit = 1u << 31;
     g_assert_cmpint(xmmu_device_run(&vcpu), ==, -EINVAL);
     g_assert_cmpuint(vcpu.run->commit, ==, 1u << 31);
     /* The VM's file goes first. */
