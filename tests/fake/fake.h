@@ -25,7 +25,7 @@ typedef struct FakeControl {
     uint64_t memlock;           /* bytes that may be pinned; 0: no limit */
     uintptr_t bad_from, bad_to; /* user memory that is not there */
     bool other_mm;              /* ioctls come from another process */
-    bool scattered;             /* no two pages of user memory are contiguous */
+    bool scattered;             /* no 2 MiB of user memory are contiguous */
     bool signal;                /* vCPUs stop with EINTR */
 } FakeControl;
 

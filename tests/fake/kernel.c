@@ -6,8 +6,8 @@
  * Owns mutexes, memory, user space, pins, files, CPUs and the array of kernel.h.
  *
  * Physical memory: the page of user space at address A has the frame number A >> 12, or
- * where the test wants it scattered one in which the lowest two bits are exchanged, so
- * that no two are neighbours in the right order.  Pins are counted for each frame.
+ * where the test wants it scattered one with other low bits, so that only the first four
+ * of 2 MiB are where a large leaf needs them.  Pins are counted for each frame.
  */
 #include <assert.h>
 #include <glib.h>
@@ -215,16 +215,20 @@ void *vmemdup_user(const void *from, size_t size)
 static pthread_mutex_t pins_lock = PTHREAD_MUTEX_INITIALIZER;
 static GHashTable *pins;                /* frame number -> how often it is pinned */
 
+/* There and back. */
+static unsigned long scatter(unsigned long n)
+{
+    return fake.scattered && (n & 0x1fc) ? n ^ 3 : n;
+}
+
 static unsigned long pfn_of(unsigned long address)
 {
-    unsigned long pfn = address >> PAGE_SHIFT;
-
-    return fake.scattered ? pfn ^ 3 : pfn;
+    return scatter(address >> PAGE_SHIFT);
 }
 
 uintptr_t fake_user_page(unsigned long pfn)
 {
-    return (fake.scattered ? pfn ^ 3 : pfn) << PAGE_SHIFT;
+    return scatter(pfn) << PAGE_SHIFT;
 }
 
 unsigned long page_to_pfn(const struct page *page)
