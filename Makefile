@@ -34,6 +34,8 @@ help:
 ## make fuzz        the core's fuzzers; FUZZ_TIME=SECONDS for each [60]
 ## make bench       compare with -accel tcg, and time the core's mechanisms: tables, JSON,
 ##                  pictures
+## make module      build/module/xmmu.ko for the kernel that runs (KDIR=... for another one)
+## make install-module  install it and its udev rule (make -C module dkms: by DKMS)
 ## make install     install in the prefix given to ./configure (DESTDIR is honoured)
 ## make clean       remove what was built, keep what was fetched
 ## make distclean   remove build/
@@ -91,6 +93,25 @@ FUZZ_TIME ?= 60
 fuzz: core-fuzz
 	@scripts/run-fuzz build/core-fuzz $(FUZZ_TIME)
 
+# --- the kernel module ---
+
+# For the kernel that runs; KDIR= names other headers. kbuild writes beside the sources,
+# so it gets a copy.
+KDIR ?= /lib/modules/$(shell uname -r)/build
+
+module:
+	@test -d "$(KDIR)" || { echo "no kernel headers in $(KDIR): install" \
+	    "linux-headers-amd64, or say where they are with KDIR="; exit 1; }
+	@mkdir -p build/module
+	@cp -Ru module/Kbuild module/*.[chS] module/include build/module/
+	@$(MAKE) -s -C "$(KDIR)" M="$(CURDIR)/build/module" modules
+	@echo "build/module/xmmu.ko"
+
+install-module: module
+	@$(MAKE) -s -C "$(KDIR)" M="$(CURDIR)/build/module" \
+	    $(if $(DESTDIR),INSTALL_MOD_PATH="$(DESTDIR)") modules_install
+	@$(MAKE) -s -C module install-rule
+
 # --- running ---
 
 boot:
@@ -117,5 +138,5 @@ clean:
 distclean:
 	rm -rf build
 
-.PHONY: all help sync qemu qtests install core core-asan core-tsan core-cov core-check core-fuzz \
+.PHONY: module install-module all help sync qemu qtests install core core-asan core-tsan core-cov core-check core-fuzz \
         core-bench unit fuzz boot check bench clean distclean

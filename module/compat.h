@@ -12,11 +12,9 @@
 #include <linux/version.h>
 #include <asm/msr.h>
 #include <asm/processor.h>
-#if __has_include(<asm/cpuid/api.h>)
-#include <asm/cpuid/api.h>
-#endif
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
+#include <asm/cpuid/api.h>
 #define rdmsrl		rdmsrq
 #define wrmsrl		wrmsrq
 #define rdmsrl_safe	rdmsrq_safe

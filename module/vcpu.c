@@ -243,7 +243,9 @@ static void announce(struct xmmu_vcpu *vcpu)
 		WRITE_ONCE(vcpu->cpu, cpu);
 		vcpu->flush = true;
 	}
+	/* Pairs with xmmu_vm_flush(): first the CPU, then that we are in the guest. */
 	smp_store_release(&vcpu->in_guest, true);
+	/* Pairs with xmmu_vm_flush(): only then the generation. */
 	smp_mb();
 	generation = atomic64_read(&vcpu->vm->generation);
 	if (vcpu->flushed_at != generation) {
@@ -278,6 +280,7 @@ static bool run_once(struct xmmu_vcpu *vcpu)
 		save_guest_fpu(vcpu);
 		ran = true;
 	}
+	/* Pairs with xmmu_vm_flush(): the guest touches nothing any more. */
 	smp_store_release(&vcpu->in_guest, false);
 	/* The interrupt that ended the run is served here. */
 	local_irq_enable();

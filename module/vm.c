@@ -35,6 +35,7 @@ void xmmu_vm_flush(struct xmmu_vm *vm)
 
 	lockdep_assert_held(&vm->lock);
 	atomic64_inc(&vm->generation);
+	/* Pairs with announce(): first the generation, then who is in the guest. */
 	smp_mb__after_atomic();
 	/* No memory: interrupt everybody, it costs only time. */
 	if (!zalloc_cpumask_var(&cpus, GFP_KERNEL)) {
@@ -44,6 +45,7 @@ void xmmu_vm_flush(struct xmmu_vm *vm)
 	for (u32 i = 0; i < XMMU_MAX_VCPUS; i++) {
 		struct xmmu_vcpu *vcpu = vm->vcpu[i];
 
+		/* Pairs with announce(): the CPU is the one that it says so for. */
 		if (vcpu && smp_load_acquire(&vcpu->in_guest))
 			cpumask_set_cpu(READ_ONCE(vcpu->cpu), cpus);
 	}

@@ -39,8 +39,8 @@ enum xmmu_format {
 	XMMU_FORMAT_NPT,	/* second dimension: AMD APM vol. 2, 15.25 */
 	XMMU_FORMAT_EPT,	/* second dimension: Intel SDM vol. 3, 29.3 */
 	XMMU_FORMAT_LONG,	/* shadow tables: 4-level and 5-level paging */
-	XMMU_FORMAT_PAE,	/* shadow tables: only the root of PAE paging, level 3 with
-				   4 entries; they point to tables of FORMAT_LONG */
+	/* Only the root of PAE paging: level 3, 4 entries, over tables of FORMAT_LONG. */
+	XMMU_FORMAT_PAE,
 	XMMU_FORMAT_COUNT
 };
 
@@ -206,15 +206,16 @@ struct xmmu_segment {
 	__u64 base;
 	__u32 limit;		/* bytes - 1 */
 	__u16 selector;
-	__u16 attributes;	/* descriptor bits 40..47 in 0..7, 52..55 in 8..11;
-				   bit 12: unusable */
+	__u16 attributes;	/* descriptor bits 40..47, then 52..55; UNUSABLE */
 };
 
 #define XMMU_SEGMENT_UNUSABLE	(1 << 12)
 
 /* In the order of their encoding. */
-enum { XMMU_ES, XMMU_CS, XMMU_SS, XMMU_DS, XMMU_FS, XMMU_GS, XMMU_LDT, XMMU_TR,
-       XMMU_SEGMENT_COUNT };
+enum {
+	XMMU_ES, XMMU_CS, XMMU_SS, XMMU_DS, XMMU_FS, XMMU_GS, XMMU_LDT, XMMU_TR,
+	XMMU_SEGMENT_COUNT
+};
 
 struct xmmu_segments {
 	struct xmmu_segment seg[XMMU_SEGMENT_COUNT];
@@ -300,8 +301,8 @@ struct xmmu_controls {
 /* ---- Why the vCPU stopped ----------------------------------------------- */
 
 enum xmmu_exit_reason {
-	XMMU_EXIT_NONE,		/* ioctl failed with EINTR: a signal, immediate_exit, or
-				   work of the kernel's for this thread; call again */
+	/* EINTR: a signal, immediate_exit, or the kernel had work for this thread. */
+	XMMU_EXIT_NONE,
 	XMMU_EXIT_MEMORY,	/* .memory: the second dimension did not allow it */
 	XMMU_EXIT_EXCEPTION,	/* .exception */
 	XMMU_EXIT_IO,		/* .io */
