@@ -32,9 +32,6 @@
 #include "compat.h"
 #include "xmmu.h"
 
-int xmmu_vmx_run(u64 gpr[16], bool launched);
-void xmmu_vmx_exit(void);
-
 /* What an exit left behind, read while the VMCS was current. */
 struct vmx_exit {
 	u32 reason, length, intr_info, intr_error, vectoring, vectoring_error;
@@ -157,8 +154,7 @@ static void read_ept_caps(void)
 
 static int vmx_probe(void)
 {
-	u64 feature;
-	u32 high;
+	u64 feature, basic;
 
 	if (!boot_cpu_has(X86_FEATURE_VMX))
 		return -ENODEV;
@@ -174,7 +170,8 @@ static int vmx_probe(void)
 		return -EOPNOTSUPP;
 	read_ept_caps();
 	/* SDM vol. 3, A.1, A.7 and A.8. */
-	rdmsr(MSR_IA32_VMX_BASIC, vmx.revision, high);
+	rdmsrl(MSR_IA32_VMX_BASIC, basic);
+	vmx.revision = basic;
 	rdmsrl(MSR_IA32_VMX_CR0_FIXED0, vmx.cr0_must);
 	rdmsrl(MSR_IA32_VMX_CR0_FIXED1, vmx.cr0_may);
 	rdmsrl(MSR_IA32_VMX_CR4_FIXED0, vmx.cr4_must);
