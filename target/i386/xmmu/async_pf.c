@@ -256,21 +256,30 @@ static bool write_area(CPUX86State *env, unsigned offset, uint32_t value)
 }
 
 /*
- * The access is given up.  Either the guest is told, or the vCPU halts; the access is
- * made again when it goes on.
+ * The access is given up, and made again when the vCPU goes on.  True: the guest is to
+ * be told, by #PF with error code 0; the token is in CR2.  False: the vCPU halts.
  */
-G_NORETURN void xmmu_apf_leave(CPUState *cs, const XmmuAsync *async, uintptr_t ra)
+bool xmmu_apf_tells(CPUState *cs, const XmmuAsync *async)
 {
     CPUX86State *env = cpu_env(cs);
 
     if (async->event && write_area(env, AREA_FLAGS, KVM_PV_REASON_PAGE_NOT_PRESENT)) {
         trace_xmmu_apf_not_present(cs->cpu_index, async->token);
         env->cr[2] = async->token;
-        raise_exception_err_ra(env, EXCP0E_PAGE, 0, ra);
+        return true;
     }
     trace_xmmu_apf_halt(cs->cpu_index);
     cs->accel->apf_halted = true;
     cs->halted = 1;
+    return false;
+}
+
+/* In TCG. */
+G_NORETURN void xmmu_apf_leave(CPUState *cs, const XmmuAsync *async, uintptr_t ra)
+{
+    if (xmmu_apf_tells(cs, async)) {
+        raise_exception_err_ra(cpu_env(cs), EXCP0E_PAGE, 0, ra);
+    }
     cs->exception_index = EXCP_HLT;
     cpu_loop_exit_restore(cs, ra);
 }

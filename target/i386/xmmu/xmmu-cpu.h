@@ -135,7 +135,10 @@ G_NORETURN void xmmu_deliver_exit(CPUX86State *env, const XmmuNestedExit *exit,
 /* ---- async_pf.c ------------------------------------------------------------ */
 
 void xmmu_apf_realize(X86CPU *cpu);
-/* Gives up the access: its page is on its way. */
+/* An access is given up, as its page is on its way.  True: #PF with error code 0 is to be
+ * delivered (CR2 is set); false: the vCPU is halted, until the page or an interrupt comes. */
+bool xmmu_apf_tells(CPUState *cs, const XmmuAsync *async);
+/* The same in TCG, which goes on with one or the other. */
 G_NORETURN void xmmu_apf_leave(CPUState *cs, const XmmuAsync *async, uintptr_t ra);
 bool xmmu_cpu_exec_halt(CPUState *cs);
 
