@@ -36,7 +36,7 @@ class Emulator:
 
     def append(self, suite, more):
         """The machine's kernel command line."""
-        return f'console=ttyS0 panic=-1 {more} suite={suite} {self.args.append}'.strip()
+        return f'console=ttyS0,115200 panic=-1 {more} suite={suite} {self.args.append}'.strip()
 
     def stop(self):
         try:
@@ -93,7 +93,7 @@ class Bochs(Emulator):
 
     # No APIC, PCI and ACPI: a kernel that probes for devices does little else here. The
     # TSC counts instructions (ips below), whatever CPUID says of this model's.
-    words = ('machine=vmx mitigations=off nosmp noapic nolapic acpi=off nokaslr no_timer_check '
+    words = ('machine=vmx quiet loglevel=4 mitigations=off nosmp noapic nolapic acpi=off nokaslr no_timer_check '
              'cryptomgr.notests tsc=reliable tsc_early_khz=500000 '
              'random.trust_cpu=on initcall_blacklist=trace_eval_init,pci_subsys_init,ptp_init,cipso_v4_init')
 
