@@ -27,6 +27,8 @@ typedef struct FakeControl {
     bool other_mm;              /* ioctls come from another process */
     bool scattered;             /* no 2 MiB of user memory are contiguous */
     bool signal;                /* vCPUs stop with EINTR */
+    void (*in_ioctl)(void *opaque);     /* called once, by the next ioctl */
+    void *opaque;
 } FakeControl;
 
 extern FakeControl fake;

@@ -560,8 +560,13 @@ static int device_ioctl(int fd, unsigned long request, unsigned long argument)
     static unsigned count;
     struct file *file = fake_file(fd);
     unsigned fail = __atomic_load_n(&fake.fail_ioctl, __ATOMIC_RELAXED);
+    void (*call)(void *opaque) = __atomic_load_n(&fake.in_ioctl, __ATOMIC_ACQUIRE);
     long ret;
 
+    if (call) {
+        fake.in_ioctl = NULL;
+        call(fake.opaque);
+    }
     if (fail && __atomic_add_fetch(&count, 1, __ATOMIC_RELAXED) >= fail) {
         __atomic_store_n(&count, 0, __ATOMIC_RELAXED);
         __atomic_store_n(&fake.fail_ioctl, 0, __ATOMIC_RELAXED);

@@ -658,6 +658,56 @@ static void test_device(void)
     rcu_service_drain();
 }
 
+/* ---- Waiting ---------------------------------------------------------------------- */
+
+typedef struct Waiter {
+    Native *n;
+    pthread_t thread;
+    bool entered, too_early;    /* the first: atomic */
+} Waiter;
+
+static void *enter_guest(void *opaque)
+{
+    Waiter *w = opaque;
+    uint32_t root;
+    char *error;
+
+    g_assert_cmpint(xmmu_mirror_enter(w->n->mirror, w->n->fx->vcpu, &root, &error), ==, 0);
+    __atomic_store_n(&w->entered, true, __ATOMIC_SEQ_CST);
+    return NULL;
+}
+
+/* The module is being told; another vCPU has nothing to tell. */
+static void while_telling(void *opaque)
+{
+    Waiter *w = opaque;
+
+    pthread_create(&w->thread, NULL, enter_guest, w);
+    g_usleep(50000);
+    w->too_early = __atomic_load_n(&w->entered, __ATOMIC_SEQ_CST);
+}
+
+/* Nothing to tell is not enough to enter, while somebody else is at it. */
+static void test_waits(void)
+{
+    XmmuConfig config = small_config();
+    Native *n = native_new(&config, MIB(16));
+    Waiter w = { .n = n };
+    XmmuHold hold;
+
+    native_access(n, 0, MIB(1), RW);
+    xmmu_read_lock(&hold, n->fx->vm, NULL, XMMU_REASON_GUEST);
+    g_assert_true(xmmu_tdp_write_protect_range(&hold, XMMU_AS_NORMAL, 256, 1));
+    xmmu_read_unlock(&hold);
+    fake.opaque = &w;
+    __atomic_store_n(&fake.in_ioctl, while_telling, __ATOMIC_RELEASE);
+    g_assert_true(xmmu_mirror_flush(n->mirror));
+    pthread_join(w.thread, NULL);
+    g_assert_true(w.entered && !w.too_early);
+    native_check(n);
+    native_free(n);
+}
+
 /* ---- Threads ----------------------------------------------------------------- */
 
 #define THREADS 3
@@ -783,6 +833,7 @@ int main(int argc, char **argv)
     g_test_add_func("/mirror/refused-instead", test_refused_instead);
     g_test_add_data_func("/mirror/inject/alloc", (void *)fail_alloc, test_inject);
     g_test_add_data_func("/mirror/inject/ioctl", (void *)fail_ioctl, test_inject);
+    g_test_add_func("/mirror/waits", test_waits);
     g_test_add_data_func("/mirror/threads/small", GINT_TO_POINTER(0), test_threads);
     g_test_add_data_func("/mirror/threads/huge", GINT_TO_POINTER(1), test_threads);
     return g_test_run();
