@@ -66,6 +66,10 @@ static void print_vcpu(Monitor *mon, const XmmuVcpuStatus *vcpu)
                        vcpu->verified, vcpu->verified_stale);
     }
     print_stats(mon, "  ", vcpu->stats);
+    if (vcpu->native) {
+        monitor_printf(mon, "  exits and turns of TCG:\n");
+        print_stats(mon, "    ", vcpu->native);
+    }
 }
 
 static void hmp_info_xmmu(Monitor *mon, const QDict *qdict)
@@ -86,6 +90,13 @@ static void hmp_info_xmmu(Monitor *mon, const QDict *qdict)
                    status->nx_huge_pages ? " but not executable" : "",
                    status->prev_roots,
                    status->verify ? ", verified" : "");
+    if (status->native) {
+        monitor_printf(mon, "module: %s, %u levels, %" PRIu64 " tables; "
+                       "%" PRIu64 " updates with %" PRIu64 " entries\n",
+                       status->native->vendor, status->native->max_level,
+                       status->native->tables, status->native->updates,
+                       status->native->entries);
+    }
     print_stats(mon, "", status->stats);
     for (XmmuVcpuStatusList *v = status->vcpus; v; v = v->next) {
         print_vcpu(mon, v->value);

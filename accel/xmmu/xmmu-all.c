@@ -564,6 +564,7 @@ static XmmuStatus *xmmu_query(void)
     CPU_FOREACH(cpu) {
         QAPI_LIST_APPEND(tail, xmmu_cpu_query(cpu));
     }
+    status->native = xmmu_native_query();
     return status;
 }
 

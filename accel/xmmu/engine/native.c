@@ -224,6 +224,28 @@ bool xmmu_native_start(char **error)
     return true;
 }
 
+XmmuNativeStatus *xmmu_native_query(void)
+{
+    XmmuNativeStatus *status;
+    const struct xmmu_caps *caps;
+    XmmuMirrorStats stats;
+
+    if (!xmmu_native_enabled()) {
+        return NULL;
+    }
+    caps = &xmmu_native.device->caps;
+    xmmu_mirror_stats(xmmu_native.mirror, &stats);
+    status = g_new0(XmmuNativeStatus, 1);
+    status->vendor = g_strdup(caps->vendor == XMMU_VENDOR_VMX ? "vmx" : "svm");
+    status->features = caps->features;
+    status->max_level = caps->max_level;
+    status->tsc_khz = caps->tsc_khz;
+    status->updates = stats.updates;
+    status->entries = stats.entries;
+    status->tables = stats.tables;
+    return status;
+}
+
 /* ---- vCPU threads ---------------------------------------------------------------------------- */
 
 static void on_kick(int signal)

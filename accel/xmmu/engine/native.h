@@ -46,6 +46,9 @@ void xmmu_native_ops_init(AccelOpsClass *ops);
  * core is told.  Any thread, any lock. */
 void xmmu_native_flush(void);
 
+/* What x-query-xmmu says; NULL with engine soft. */
+XmmuNativeStatus *xmmu_native_query(void);
+
 /* The module's features, enum xmmu_feature. */
 static inline bool xmmu_native_has(uint32_t feature)
 {
@@ -72,5 +75,8 @@ void xmmu_native_vcpu_replaced(CPUState *cs);
 
 /* The vCPU is executing in TCG, so that its TLB there has to be emptied, too. */
 bool xmmu_native_vcpu_emulating(CPUState *cs);
+
+/* Counters of @cs by name; NULL with engine soft.  On its thread. */
+QObject *xmmu_native_vcpu_query(CPUState *cs);
 
 #endif /* ACCEL_XMMU_ENGINE_NATIVE_H */

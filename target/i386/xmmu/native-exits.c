@@ -12,6 +12,7 @@
 #include "qemu/main-loop.h"
 #include "cpu.h"
 #include "exec/address-spaces.h"
+#include "exec/cpu-common.h"
 #include "exec/memory.h"
 #include "system/runstate.h"
 #include "accel/xmmu/trace.h"
@@ -46,6 +47,22 @@ static bool is_simple(CPUState *cs)
            !(env->eip <= UINT32_MAX && env->eip > UINT32_MAX - 15);
 }
 
+/* Where the CPU does not say how long an instruction is, the length we have is that
+ * without prefixes: look whether there are any. */
+static bool has_prefix(CPUState *cs, uint8_t first_byte)
+{
+    CPUX86State *env = cpu_env(cs);
+    uint8_t byte;
+
+    if (xmmu_native_has(XMMU_FEATURE_NEXT_RIP)) {
+        return false;
+    }
+    xmmu_native_load(cs, XMMU_GROUP_CRS | XMMU_GROUP_SEGMENTS);
+    xmmu_native_vcpu(cs)->stepped = true;
+    return cpu_memory_rw_debug(cs, env->segs[R_CS].base + env->eip, &byte, 1, false) ||
+           byte != first_byte;
+}
+
 static void finish_instruction(CPUState *cs)
 {
     XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
@@ -65,7 +82,7 @@ static int handle_cpuid(CPUState *cs)
     CPUX86State *env = cpu_env(cs);
     uint32_t a, b, c, d;
 
-    if (!is_simple(cs)) {
+    if (!is_simple(cs) || has_prefix(cs, 0x0f)) {
         return xmmu_native_step(cs);
     }
     cpu_x86_cpuid(env, env->regs[R_EAX], env->regs[R_ECX], &a, &b, &c, &d);
@@ -79,7 +96,7 @@ static int handle_cpuid(CPUState *cs)
 
 static int handle_hlt(CPUState *cs)
 {
-    if (!is_simple(cs)) {
+    if (!is_simple(cs) || has_prefix(cs, 0xf4)) {
         return xmmu_native_step(cs);
     }
     finish_instruction(cs);

@@ -264,6 +264,7 @@ int xmmu_native_step(CPUState *cs)
     begin_turn(cs, XMMU_NATIVE_STEP_GROUPS);
     trace_xmmu_native_step(cs->cpu_index, cpu_env(cs)->eip);
     xmmu_native_vcpu(cs)->stepped = true;
+    xmmu_native_vcpu(cs)->steps++;
     hide_fpu(cs);
     ret = step_once(cs);
     if (show_fpu(cs)) {
@@ -295,6 +296,7 @@ int xmmu_native_deliver(CPUState *cs)
     if (n->pending.type == XMMU_EVENT_NONE) {
         return xmmu_native_step(cs);
     }
+    n->deliveries++;
     event = n->pending;
     n->pending = (struct xmmu_event) { 0 };
     begin_turn(cs, XMMU_NATIVE_STEP_GROUPS | XMMU_GROUP_XSAVE);
@@ -407,6 +409,7 @@ int xmmu_native_stretch(CPUState *cs)
     begin_turn(cs, XMMU_GROUP_ALL);
     trace_xmmu_native_stretch(cs->cpu_index, cpu_env(cs)->eip);
     drop_translations(cs);
+    n->stretches++;
     n->in_stretch = true;
     do {
         n->mode_changed = false;

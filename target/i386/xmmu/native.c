@@ -15,8 +15,7 @@
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "cpu.h"
-#include "exec/cputlb.h"
-#include "accel/xmmu/trace.h"
+#include "qobject/qdict.h"
 #include "target/i386/xmmu/native.h"
 
 /* ---- Life ------------------------------------------------------------------------ */
@@ -141,6 +140,7 @@ static int run_hardware(CPUState *cs)
     xmmu_native_take(cs);
     take_pending(n, ret);
     n->exit = n->run->exit;
+    n->exits[MIN(n->exit.reason, XMMU_EXIT_UNKNOWN)]++;
     return ret ? EXCP_INTERRUPT : xmmu_native_handle(cs);
 }
 
@@ -187,4 +187,45 @@ int xmmu_native_vcpu_exec(CPUState *cs)
     }
     bql_lock();
     return ret ? ret : EXCP_INTERRUPT;
+}
+
+/* ---- What can be seen --------------------------------------------------------------------- */
+
+static const char *const reason_names[] = {
+    [XMMU_EXIT_NONE] = "interrupted",
+    [XMMU_EXIT_MEMORY] = "memory",
+    [XMMU_EXIT_EXCEPTION] = "exception",
+    [XMMU_EXIT_IO] = "io",
+    [XMMU_EXIT_CR] = "cr",
+    [XMMU_EXIT_DR] = "dr",
+    [XMMU_EXIT_MSR] = "msr",
+    [XMMU_EXIT_CPUID] = "cpuid",
+    [XMMU_EXIT_HLT] = "hlt",
+    [XMMU_EXIT_INVLPG] = "invlpg",
+    [XMMU_EXIT_IRQ_WINDOW] = "irq-window",
+    [XMMU_EXIT_NMI_WINDOW] = "nmi-window",
+    [XMMU_EXIT_INSTRUCTION] = "instruction",
+    [XMMU_EXIT_TASK_SWITCH] = "task-switch",
+    [XMMU_EXIT_SHUTDOWN] = "shutdown",
+    [XMMU_EXIT_INVALID] = "invalid",
+    [XMMU_EXIT_UNKNOWN] = "unknown",
+};
+QEMU_BUILD_BUG_ON(ARRAY_SIZE(reason_names) != XMMU_NATIVE_REASONS);
+
+QObject *xmmu_native_vcpu_query(CPUState *cs)
+{
+    XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
+    QDict *dict;
+
+    if (!n) {
+        return NULL;
+    }
+    dict = qdict_new();
+    for (int i = 0; i < XMMU_NATIVE_REASONS; i++) {
+        qdict_put_int(dict, reason_names[i], n->exits[i]);
+    }
+    qdict_put_int(dict, "steps", n->steps);
+    qdict_put_int(dict, "deliveries", n->deliveries);
+    qdict_put_int(dict, "stretches", n->stretches);
+    return QOBJECT(dict);
 }

@@ -24,6 +24,8 @@
 /* Of TCG's TLB: what one instruction filled.  More than this many: all of it. */
 #define XMMU_NATIVE_FILLED 8
 
+#define XMMU_NATIVE_REASONS (XMMU_EXIT_UNKNOWN + 1)
+
 typedef struct XmmuNativeFill {
     vaddr addr;
     int mmu_idx;
@@ -49,6 +51,8 @@ struct XmmuNativeVcpu {
     XmmuNativeFill filled[XMMU_NATIVE_FILLED];
     unsigned filled_count;
     bool odd_mode;              /* the module cannot run this mode */
+    uint64_t exits[XMMU_NATIVE_REASONS];        /* by enum xmmu_exit_reason */
+    uint64_t steps, deliveries, stretches;      /* turns of TCG */
     gpa_t spurious_gpa;         /* of faults that found nothing to do, */
     unsigned spurious;          /* and how many there were one after the other */
 };

@@ -7,6 +7,7 @@
  */
 #include "qemu/osdep.h"
 #include "cpu.h"
+#include "accel/xmmu/engine/native.h"
 #include "target/i386/xmmu/xmmu-cpu.h"
 
 static XmmuRootStatus *root_status(const XmmuRootInfo *root)
@@ -31,6 +32,7 @@ static void collect(CPUState *cs, run_on_cpu_data data)
     XmmuStats stats;
     size_t count;
 
+    xmmu_native_vcpu_load(cs);
     xmmu_take_over(cs);
     status->cpu_index = cs->cpu_index;
     status->role = xmmu_vcpu_role_text(vcpu);
@@ -43,6 +45,7 @@ static void collect(CPUState *cs, run_on_cpu_data data)
     status->verified_stale = cs->accel->verified_stale;
     xmmu_vcpu_stats(vcpu, &stats);
     status->stats = xmmu_stats_to_qobject(&stats);
+    status->native = xmmu_native_vcpu_query(cs);
 }
 
 XmmuVcpuStatus *xmmu_cpu_query(CPUState *cs)
