@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A QEMU with the guest tests/guest/migrate.c, for the programs of this directory.
+
+Owns the process, its QMP connection, and what the guest's mailbox says
+(tests/qtest/xmmu-migrate-guest.h has its layout).
+"""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+QEMU = os.environ.get('XMMU_QEMU', str(ROOT / 'build' / 'qemu' / 'qemu-system-x86_64'))
+GUESTS = ROOT / 'build' / 'guest'
+
+MAILBOX = 0x3f0000
+MAGIC = 0x4d494752
+# Nothing is judged by its speed: who has not moved by then hangs.
+LIMIT = 300
+
+
+class Bad(Exception):
+    """What must not be."""
+
+
+def build_guests():
+    done = subprocess.run(['make', '-s', '-C', str(ROOT / 'tests' / 'guest'), f'OUT={GUESTS}'],
+                          capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Bad(f'the guests do not build: {done.stderr}')
+
+
+def wait_until(what, condition):
+    """Polls; what never comes is a failure."""
+    end = time.monotonic() + LIMIT
+    while not condition():
+        if time.monotonic() > end:
+            raise Bad(f'{what} never came')
+        time.sleep(0.005)
+
+
+class Machine:
+    """One QEMU process."""
+
+    def __init__(self, accel, cpus=1, words='mb8', memory=144, extra=()):
+        self.cpus = cpus
+        mine, theirs = socket.socketpair()
+        os.set_inheritable(theirs.fileno(), True)
+        mine.settimeout(LIMIT)
+        self.process = subprocess.Popen(
+            [QEMU, '-nodefaults', '-no-user-config', '-display', 'none', '-vga', 'none',
+             '-no-reboot', '-accel', accel, '-machine', 'pc', '-cpu', 'max', '-m', str(memory),
+             '-smp', str(cpus), '-kernel', str(GUESTS / 'migrate64.elf'),
+             '-append', f'{words} cpus{cpus}',
+             '-chardev', f'socket,id=qmp,fd={theirs.fileno()}',
+             '-mon', 'chardev=qmp,mode=control', *extra],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            text=True, errors='replace', close_fds=False)
+        theirs.close()
+        self.file = mine.makefile('rw')
+        mine.close()
+
+    def greet(self):
+        self.message()
+        self.do('qmp_capabilities')
+        return self
+
+    def message(self):
+        line = self.file.readline()
+        if not line:
+            raise ConnectionError('QEMU closed the connection')
+        return json.loads(line)
+
+    def ask(self, name, **arguments):
+        self.file.write(json.dumps({'execute': name, 'arguments': arguments}) + '\n')
+        self.file.flush()
+        while True:
+            message = self.message()
+            if 'event' not in message:
+                return message
+
+    def do(self, name, **arguments):
+        answer = self.ask(name, **arguments)
+        if 'error' in answer:
+            raise Bad(f"{name}: {answer['error']['desc']}")
+        return answer['return']
+
+    def words_at(self, address, count):
+        text = self.do('human-monitor-command',
+                       **{'command-line': f'xp /{count}wx 0x{address:x}'})
+        return [int(word, 16) for word in re.findall(r'0x([0-9a-f]{8})\b', text)]
+
+    # --- the guest ---
+
+    def mailbox(self):
+        """For each CPU: rounds, pages, errors, page, word, found, wanted of the first."""
+        words = self.words_at(MAILBOX, 8 + 8 * self.cpus)
+        return words[0], [words[8 + 8 * i:16 + 8 * i] for i in range(self.cpus)]
+
+    def rounds(self):
+        return [cpu[0] for cpu in self.mailbox()[1]]
+
+    def pages(self):
+        return sum(cpu[1] for cpu in self.mailbox()[1])
+
+    def wait_for_guest(self):
+        wait_until('the guest', lambda: self.mailbox()[0] == MAGIC)
+        self.goes_on(2)
+        return self
+
+    def goes_on(self, rounds):
+        """Each CPU does so many more, without an error."""
+        start = self.rounds()
+
+        def done():
+            cpus = self.mailbox()[1]
+            for number, cpu in enumerate(cpus):
+                if cpu[2]:
+                    raise Bad(f'CPU {number}: {cpu[2]} errors; the first: page {cpu[3]} word '
+                              f'{cpu[4]} is 0x{cpu[5]:x}, not 0x{cpu[6]:x}')
+                if cpu[0] < start[number]:
+                    raise Bad('the guest began anew')
+            return all(cpu[0] - first >= rounds for cpu, first in zip(cpus, start))
+        wait_until("the guest's next round", done)
+
+    # --- migration ---
+
+    def status(self):
+        return self.do('query-migrate').get('status')
+
+    def wait_status(self, wanted, never=('failed',)):
+        def there():
+            status = self.status()
+            if status in never and status != wanted:
+                raise Bad(f'migration is {status}, not {wanted}')
+            return status == wanted
+        wait_until(f'the status {wanted}', there)
+
+    def set_capability(self, name, state=True):
+        self.do('migrate-set-capabilities', capabilities=[{'capability': name, 'state': state}])
+
+    def set_parameters(self, **values):
+        self.do('migrate-set-parameters', **{k.replace('_', '-'): v for k, v in values.items()})
+
+    # --- the end ---
+
+    def quit(self):
+        try:
+            self.ask('quit')
+        except (OSError, ValueError):
+            pass
+        return self.end()
+
+    def kill(self):
+        self.process.kill()
+        return self.end()
+
+    def end(self):
+        """Exit status and stderr; negative: by a signal."""
+        try:
+            errors = self.process.communicate(timeout=LIMIT)[1]
+        except subprocess.TimeoutExpired as error:
+            self.process.kill()
+            self.process.communicate()
+            raise Bad('QEMU does not end') from error
+        try:
+            self.file.close()
+        except OSError:
+            pass                # what was not sent any more
+        return self.process.returncode, errors
