@@ -38,6 +38,7 @@ struct svm_vcpu {
 	struct vmcb_save_area committed;	/* of *vmcb */
 	u64 asid_generation;
 	bool nmi_blocked;	/* until an IRET, which exits */
+	bool impossible;	/* what the guest's registers ask for */
 };
 
 /* ---- Host: probe, set-up, each CPU -------------------------------------- */
@@ -338,6 +339,8 @@ static void put_crs(struct xmmu_vcpu *vcpu)
 	} else {
 		put_shadow_mode(save, vcpu->root);
 	}
+	/* Shadow tables take paging, and paging takes protected mode. */
+	((struct svm_vcpu *)vcpu->hw)->impossible = !nested && !(crs->hw_cr0 & X86_CR0_PE);
 	/* QEMU asks for this one at the reading of any, and ours is in CR3. */
 	intercept(vmcb, INTERCEPT_CR0_READ, !nested || save->cr0 != crs->cr0);
 	intercept(vmcb, INTERCEPT_CR4_READ, save->cr4 != crs->cr4);
@@ -390,6 +393,9 @@ static void svm_commit(struct xmmu_vcpu *vcpu, u32 which)
 	struct xmmu_run *state = &vcpu->state;
 
 	if (which & XMMU_GROUP_GPRS) {
+		/* User space has executed an instruction: that ends its shadow. */
+		if (save->rip != state->gprs.rip)
+			svm->vmcb->control.int_state = 0;
 		save->rip = state->gprs.rip;
 		save->rsp = state->gprs.gpr[4];
 		save->rax = state->gprs.gpr[0];
@@ -600,6 +606,10 @@ static void svm_enter(struct xmmu_vcpu *vcpu)
 {
 	struct svm_vcpu *svm = vcpu->hw;
 
+	if (svm->impossible) {
+		svm->vmcb->control.exit_code = EXIT_REFUSED;
+		return;
+	}
 	choose_asid(vcpu);
 	inject(vcpu);
 	watch_windows(vcpu);

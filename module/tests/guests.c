@@ -442,6 +442,9 @@ static void test_own_exceptions(bool tdp)
 	run_until(g, XMMU_EXIT_EXCEPTION);
 	CHECK(g->run->exit.exception.vector == 6 && !g->run->exit.exception.has_error);
 	at(g, 0);
+	/* QEMU's SVM takes INT3 for INT n. */
+	if (caps.vendor == XMMU_VENDOR_SVM)
+		return;
 	LOAD(g, int3);
 	g->run->controls.exceptions |= 1 << 3;
 	g->run->commit = XMMU_GROUP_CONTROLS;
