@@ -375,6 +375,105 @@ static void test_dropped(gconstpointer data)
     fixture_free(fx);
 }
 
+/* ---- Rings, marks, writes by hand --------------------------------------------------- */
+
+/* A vCPU cannot make more pages writable than its ring takes. */
+static void test_ring_full(gconstpointer data)
+{
+    Fixture *fx = new_logging(data);
+    unsigned written = 0, refused = 0;
+    Log log;
+
+    for (gpa_t gpa = LOG; is_ring(fx) && gpa < LOG + 20 * PAGE; gpa += PAGE) {
+        XmmuHwResult r = fixture_access(fx, 0, gpa, XMMU_PROT_WRITE);
+
+        written += r.outcome == XMMU_HW_OK;
+        refused += r.outcome == XMMU_HW_RING_FULL;
+    }
+    log = take(fx);
+    g_assert_cmpuint(log.count, ==, written);
+    if (is_ring(fx)) {
+        g_assert_cmpuint(written, <=, fx->config.dirty_ring_size);
+        g_assert_cmpuint(written, >=, fx->config.dirty_ring_size / 2);
+        g_assert_cmpuint(written + refused, ==, 20);
+        g_assert_cmpuint(fixture_stats(fx).dirty_ring_full, ==, refused);
+        /* What was refused is there now. */
+        write_page(fx, LOG + 19 * PAGE);
+        expect_only(fx, LOG + 19 * PAGE);
+    }
+    fixture_free(fx);
+}
+
+/* What hardware tells, without a vCPU. */
+static void test_mark(gconstpointer data)
+{
+    Fixture *fx = new_logging(data);
+
+    xmmu_vm_dirty_mark(fx->vm, (uintptr_t)fx->ram + LOG + PAGE, 1);
+    xmmu_vm_dirty_mark(fx->vm, (uintptr_t)fx->ram, 1);
+    expect_only(fx, LOG + PAGE);
+    expect_none(fx);
+    fixture_free(fx);
+}
+
+/* An upper table of the guest, in logged memory: each write to it is done by hand. */
+static void test_by_hand(gconstpointer data)
+{
+    const Mode *mode = data;
+    Fixture *fx = new_logging(mode);
+    gva_t window = GIB(1);
+    XmmuRegs regs;
+    gpa_t directory;
+
+    if (mode->tdp) {
+        fixture_free(fx);
+        return;
+    }
+    regs = fixture_regs(MODE_4L, fixture_page(fx));
+    fx->next_page = LOG + 16 * PAGE;
+    fixture_map(fx, &regs, window, LOG | PTE_PWU | PTE_PS, 2);
+    fixture_map(fx, &regs, window + MIB(2), (LOG + 15 * PAGE) | PTE_PWU, 1);
+    directory = fixture_entry(fx, &regs, window, 2);
+    fixture_load(fx, 0, regs);
+    g_assert_cmpint(fixture_access(fx, 0, window + MIB(2), XMMU_PROT_READ).outcome, ==,
+                    XMMU_HW_OK);
+    take(fx);
+    for (unsigned i = 0; i < 2; i++) {
+        XmmuHwResult r = fixture_access(fx, 0, window + (directory - LOG) + 64,
+                                        XMMU_PROT_WRITE);
+
+        g_assert_cmpint(r.outcome, ==, XMMU_HW_DIRECT);
+        g_assert_cmpuint(take(fx).page[directory >> 12], ==, 1);
+    }
+    fixture_free(fx);
+}
+
+/* Loss of D is loss of a right: who has cached it does not set it again. */
+static void test_d_lost(gconstpointer data)
+{
+    const Mode *mode = data;
+    Fixture *fx = new_vm(mode);
+    const XmmuHostFormat *format = mode->format == XMMU_TDP_EPT ? &xmmu_host_ept
+                                                                : &xmmu_host_npt;
+    uint64_t raw, above;
+    int flushes;
+    XmmuHold hold;
+
+    if (mode->tdp) {
+        write_page(fx, LOG);
+        above = fixture_raw(fx, fixture_root(fx, 0), 4, LOG >> 12, 3);
+        raw = fixture_raw(fx, fixture_root(fx, 0), 4, LOG >> 12, 2);
+        flushes = fx->flushes;
+        xmmu_read_lock(&hold, fx->vm, NULL, XMMU_REASON_HOST);
+        g_assert_true(xmmu_tdp_set(&hold, xmmu_table_at(above & XMMU_HOST_ADDR_MASK),
+                                   xmmu_level_index(LOG >> 12, 2), (XmmuSpte) { raw },
+                                   (XmmuSpte) { raw & ~format->dirty }));
+        xmmu_read_unlock(&hold);
+        g_assert_cmpint(fx->flushes, ==, flushes + 1);
+    }
+    fixture_free(fx);
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -391,6 +490,10 @@ int main(int argc, char **argv)
         { "smm", test_smm },
         { "sizes", test_sizes },
         { "dropped", test_dropped },
+        { "ring-full", test_ring_full },
+        { "mark", test_mark },
+        { "by-hand", test_by_hand },
+        { "d-lost", test_d_lost },
     };
 
     g_test_init(&argc, &argv, NULL);
