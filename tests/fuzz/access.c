@@ -24,6 +24,10 @@ bool fz_translate(Fuzz *f, Cpu *cpu, const XmmuAccess *a, unsigned size,
     } else {
         memset(r, 0xa5, sizeof(*r));
         xmmu_hw_translate(cpu->vcpu, a, size, r);
+        while (r->outcome == XMMU_HW_RING_FULL) {
+            fz_reap(f);
+            xmmu_hw_translate(cpu->vcpu, a, size, r);
+        }
     }
     fz_trace(f, "vCPU %u access gva %#" PRIx64 " want %u %s%s size %u%s -> outcome %d gpa %#"
              PRIx64 " prot %u error code %#x", cpu->index, a->gva, a->want,

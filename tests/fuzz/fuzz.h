@@ -102,6 +102,7 @@ typedef struct Fuzz {
     HotEntry hot[HOT];
     unsigned writer_flushes;    /* percent of the writer's writes */
     unsigned flush_percent;     /* how often a table write is followed by a flush */
+    bool logging[XMMU_AS_COUNT];        /* writes to all regions */
 } Fuzz;
 
 /* A verdict in the making: judge.c. */
@@ -203,6 +204,10 @@ void fz_op_a20(Fuzz *f, Cpu *cpu);
 /* ---- vm.c ---- */
 void fz_set_memory(Fuzz *f, unsigned as_id);
 void fz_op_slots(Fuzz *f);
+/* Log writes or not any more, or ask the log: what was stored must be in it. */
+void fz_op_log(Fuzz *f);
+/* Empty the rings. */
+void fz_reap(Fuzz *f);
 void fz_op_rare(Fuzz *f, Cpu *cpu);
 
 /* ---- look.c ---- */

@@ -25,6 +25,7 @@
     X(RACES,  "races",  "let others run between a translation and its store") \
     X(LIMIT,  "limit",  "limit the number of tables") \
     X(LARGE,  "large",  "use large pages in our tables") \
+    X(LOG,    "log",    "log writes") \
     X(RARE,   "rare",   "zap, reset, debugger reads, re-created vCPUs")
 
 enum {

@@ -104,6 +104,8 @@ static void one_op(Fuzz *f)
         fz_invlpg(f, cpu, cpu->recent[source_below(s, RECENT)]);
     } else if (pick < 940) {
         fz_op_cr3(f, cpu);
+    } else if (pick < 944 && (allowed & FUZZ_LOG)) {
+        fz_op_log(f);
     } else if (pick < 954) {
         fz_op_gpa(f, cpu);
     } else if (pick < 964) {
@@ -143,6 +145,11 @@ static void random_config(Fuzz *f)
         .page1g = source_percent(s, 60), .pse36 = source_percent(s, 60),
         .amd_pml4e_bit8 = source_percent(s, 30),
     };
+    if ((allowed & FUZZ_LOG) && source_percent(s, 60)) {
+        f->config.dirty_log = source_below(s, 2) ? XMMU_DIRTY_DBIT : XMMU_DIRTY_WP;
+        f->logging[XMMU_AS_NORMAL] = source_percent(s, 70);
+        f->logging[XMMU_AS_SMM] = source_percent(s, 50);
+    }
     if (f->config.tdp_levels == 4 && f->caps.maxphyaddr > 48) {
         f->caps.maxphyaddr = 48;
     }

@@ -43,6 +43,18 @@ static uint64_t service_read_bus(void *opaque, unsigned as_id, gpa_t gpa,
     return world_bus(&f->world, as_id, gpa, size);
 }
 
+static void service_dirty_missed(void *opaque, hpa_t hpa)
+{
+    Fuzz *f = opaque;
+
+    fprintf(stderr, "\nDIFFERENCE: the log of writes does not have pool page %d (gpa %#" PRIx64 "), way %d\n",
+            world_pool_index(&f->world, (const uint8_t *)(uintptr_t)hpa),
+            f->world.pool[world_pool_index(&f->world, (const uint8_t *)(uintptr_t)hpa)].gpa,
+            f->config.dirty_log);
+    fz_print_setting(f, &f->cpus[0]);
+    abort();
+}
+
 const XmmuServices fz_services = {
     .rcu_read_lock = world_rcu_lock,
     .rcu_read_unlock = world_rcu_unlock,
@@ -50,4 +62,5 @@ const XmmuServices fz_services = {
     .read_bus = service_read_bus,
     .flush_all = service_flush_all,
     .flush_vcpu = service_flush_vcpu,
+    .dirty_missed = service_dirty_missed,
 };

@@ -3,13 +3,19 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Owns the changes of the memory map and what happens rarely: everything zapped, a
- * vCPU reset, a vCPU created again.
+ * Owns the changes of the memory map, the log of writes, and what happens rarely:
+ * everything zapped, a vCPU reset, a vCPU created again.
  */
 #include "fuzz.h"
 
 void fz_set_memory(Fuzz *f, unsigned as_id)
 {
+    for (unsigned i = 0; i < f->world.region_count[as_id]; i++) {
+        uint32_t *flags = &f->world.regions[as_id][i].flags;
+
+        *flags &= ~XMMU_REGION_LOG_DIRTY;
+        *flags |= f->logging[as_id] ? XMMU_REGION_LOG_DIRTY : 0;
+    }
     xmmu_vm_set_memory(f->vm, as_id, f->world.regions[as_id],
                        f->world.region_count[as_id]);
 }
@@ -27,6 +33,44 @@ void fz_op_slots(Fuzz *f)
      * forgotten.  The rest is the core's to flush. */
     for (unsigned i = 0; i < f->all_cpus; i++) {
         fz_tlb_drop_holes(&f->cpus[i]);
+    }
+}
+
+/* What is told has not to be remembered: the core compares it with what was stored. */
+static void told(void *opaque, hpa_t hpa, const uint64_t *bits)
+{
+    (void)opaque;
+    (void)hpa;
+    (void)bits;
+}
+
+void fz_reap(Fuzz *f)
+{
+    /* Whoever looks at the pages waits for what is under way. */
+    fz_finish_pending(f);
+    fz_trace(f, "the rings are emptied");
+    xmmu_vm_dirty_reap(f->vm, told, f);
+}
+
+void fz_op_log(Fuzz *f)
+{
+    const uint64_t everything = (uint64_t)1 << 50;
+    unsigned pick = source_below(f->s, 8), as_id = pick & 1;
+
+    fz_finish_pending(f);
+    if (pick < 2) {
+        f->logging[as_id] = !f->logging[as_id];
+        fz_trace(f, "address space %u: writes are%s logged", as_id,
+                 f->logging[as_id] ? "" : " not");
+        fz_set_memory(f, as_id);
+    } else if (f->config.dirty_log == XMMU_DIRTY_RING) {
+        fz_reap(f);
+    } else {
+        fz_trace(f, "the log is asked%s", pick < 4 ? ", but not cleared" : "");
+        xmmu_vm_dirty_sync(f->vm, 0, everything, told, f);
+        if (pick >= 4) {
+            xmmu_vm_dirty_clear(f->vm, 0, everything);
+        }
     }
 }
 
