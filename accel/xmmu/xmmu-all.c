@@ -496,9 +496,8 @@ static int xmmu_init_machine(MachineState *ms)
         error_report("xmmu: no host memory");
         return -ENOMEM;
     }
-    if (xmmu_state.async_pf) {
-        xmmu_vm_enable_apf(xmmu_state.vm, &xmmu_apf_services);
-    }
+    /* Also with async-pf=off: a guest may come that waits for pages elsewhere. */
+    xmmu_vm_enable_apf(xmmu_state.vm, &xmmu_apf_services);
     if (!start_native()) {
         return -EINVAL;
     }
