@@ -174,6 +174,10 @@ static const char *missing(const struct xmmu_caps *caps, const XmmuConfig *confi
     if (!config->tdp && (caps->formats & shadow) != shadow) {
         return "the module cannot run shadow tables (tdp=on works without)";
     }
+    if (config->tdp && config->dirty_log == XMMU_DIRTY_DBIT &&
+        !(caps->features & XMMU_FEATURE_AD)) {
+        return "the CPU sets no dirty bits in EPT (dirty-log=wp works without)";
+    }
     return NULL;
 }
 
