@@ -146,7 +146,8 @@ static void random_config(Fuzz *f)
         .amd_pml4e_bit8 = source_percent(s, 30),
     };
     if ((allowed & FUZZ_LOG) && source_percent(s, 60)) {
-        f->config.dirty_log = source_below(s, 2) ? XMMU_DIRTY_DBIT : XMMU_DIRTY_WP;
+        f->config.dirty_log = source_below(s, 3);
+        f->config.dirty_ring_size = f->config.dirty_log == XMMU_DIRTY_RING ? XMMU_DIRTY_RING_MIN : 0;
         f->logging[XMMU_AS_NORMAL] = source_percent(s, 70);
         f->logging[XMMU_AS_SMM] = source_percent(s, 50);
     }

@@ -24,7 +24,10 @@ bool fz_store(Fuzz *f, const Cpu *cpu, const XmmuHwResult *r, const void *data,
              size == 4 ? *(const uint32_t *)data
              : size == 8 ? *(const uint64_t *)data : 0);
     world_store(&f->world, mem, data, size);
-    xmmu_vm_dirty_seen(f->vm, (uintptr_t)mem & XMMU_PAGE_MASK, true);
+    if (r->outcome == XMMU_HW_OK) {
+        /* Not @mem: what the vCPU has cached may map another frame by now. */
+        xmmu_vm_dirty_seen(f->vm, r->hpa & XMMU_PAGE_MASK, true);
+    }
     return true;
 }
 
