@@ -36,6 +36,9 @@ help:
 ##                  pictures
 ## make module      build/module/xmmu.ko for the kernel that runs (KDIR=... for another one)
 ## make install-module  install it and its udev rule (make -C module dkms: by DKMS)
+## make check-host  the native engine's tests on this host's own VMX or SVM (as root)
+## make machine-long  those tests that are too long for `make check`, in emulated machines
+## make measure     the native engine and KVM compared by instructions
 ## make install     install in the prefix given to ./configure (DESTDIR is honoured)
 ## make clean       remove what was built, keep what was fetched
 ## make distclean   remove build/
@@ -83,7 +86,17 @@ core-fuzz:
 # With the checker beside the core (docs/devel/xmmu-testing.rst), no sanitizer.
 core-check:
 	$(call core-build,build/core-check,gcc,-Dcheck=true)
-core-bench:
+core-check-host:
+	@scripts/need check build boot machine
+	@$(MAKE) --no-print-directory qemu
+	@tests/machine/check-host
+
+machine-long measure:
+	@scripts/need install build boot machine
+	@$(MAKE) --no-print-directory qemu
+	@$(if $(filter measure,$@),tests/machine/measure,tests/machine/run --long svm)
+
+bench:
 	$(call core-build,build/core-bench,gcc,--buildtype=release)
 
 unit: core
@@ -122,7 +135,7 @@ boot:
 	    $(if $(COMPARE),--compare '$(COMPARE)')
 
 check:
-	@scripts/need install build boot check
+	@scripts/need install build boot machine check
 	@scripts/check $(STAGE)
 
 bench:
@@ -139,4 +152,4 @@ distclean:
 	rm -rf build
 
 .PHONY: module install-module all help sync qemu qtests install core core-asan core-tsan core-cov core-check core-fuzz \
-        core-bench unit fuzz boot check bench clean distclean
+        core-bench unit fuzz boot check check-host machine-long measure bench clean distclean
