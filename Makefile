@@ -86,7 +86,9 @@ core-fuzz:
 # With the checker beside the core (docs/devel/xmmu-testing.rst), no sanitizer.
 core-check:
 	$(call core-build,build/core-check,gcc,-Dcheck=true)
-core-check-host:
+core-bench:
+	$(call core-build,build/core-bench,gcc,--buildtype=release)
+check-host:
 	@scripts/need check build boot machine
 	@$(MAKE) --no-print-directory qemu
 	@tests/machine/check-host
@@ -95,9 +97,6 @@ machine-long measure:
 	@scripts/need install build boot machine
 	@$(MAKE) --no-print-directory qemu
 	@$(if $(filter measure,$@),tests/machine/measure,tests/machine/run --long svm)
-
-bench:
-	$(call core-build,build/core-bench,gcc,--buildtype=release)
 
 unit: core
 	@scripts/run-unit build/core
