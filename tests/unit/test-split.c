@@ -310,6 +310,18 @@ static void expect_refused(Fixture *fx)
     g_assert_cmpuint(fixture_stats(fx).promotions, ==, 0);
 }
 
+/* Take W away, by the writer. */
+static void protect(Fixture *fx, uint64_t *raw, uint64_t write)
+{
+    XmmuTable *table = xmmu_table_of((XmmuSpte *)raw);
+    XmmuHold hold;
+
+    xmmu_read_lock(&hold, fx->vm, NULL, XMMU_REASON_HOST);
+    g_assert_true(xmmu_tdp_set(&hold, table, xmmu_spte_index((XmmuSpte *)raw),
+                               (XmmuSpte) { *raw }, (XmmuSpte) { *raw & ~write }));
+    xmmu_read_unlock(&hold);
+}
+
 /* One part that differs in address or in a right forbids it. */
 static void test_unequal(gconstpointer data)
 {
@@ -337,7 +349,7 @@ static void test_unequal(gconstpointer data)
     g_assert_cmpuint(promote(fx, MIB(2) + KIB(4), MIB(2)), ==, 0);
     g_assert_cmpuint(promote(fx, MIB(2), MIB(2) - KIB(4)), ==, 0);
     /* Write-protected for a log of writes that has ended. */
-    *middle = saved & ~e->write;
+    protect(fx, middle, e->write);
     g_assert_cmpuint(promote(fx, MIB(2), MIB(2)), ==, 1);
     g_assert_true(entry(fx, MIB(2), 2) & e->write);
     fixture_free(fx);
