@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 QEMU = os.environ.get('XMMU_QEMU', str(ROOT / 'build' / 'qemu' / 'qemu-system-x86_64'))
-GUESTS = ROOT / 'build' / 'guest'
+GUESTS = Path(os.environ.get('XMMU_GUESTS', ROOT / 'build' / 'guest'))
 
 MAILBOX = 0x3f0000
 MAGIC = 0x4d494752
@@ -46,14 +46,15 @@ def wait_until(what, condition):
 class Machine:
     """One QEMU process."""
 
-    def __init__(self, accel, cpus=1, words='mb8', memory=144, extra=()):
+    def __init__(self, accel, cpus=1, words='mb8', memory=144, machine='pc', cpu='max',
+                 extra=()):
         self.cpus = cpus
         mine, theirs = socket.socketpair()
         os.set_inheritable(theirs.fileno(), True)
         mine.settimeout(LIMIT)
         self.process = subprocess.Popen(
             [QEMU, '-nodefaults', '-no-user-config', '-display', 'none', '-vga', 'none',
-             '-no-reboot', '-accel', accel, '-machine', 'pc', '-cpu', 'max', '-m', str(memory),
+             '-no-reboot', '-accel', accel, '-machine', machine, '-cpu', cpu, '-m', str(memory),
              '-smp', str(cpus), '-kernel', str(GUESTS / 'migrate64.elf'),
              '-append', f'{words} cpus{cpus}',
              '-chardev', f'socket,id=qmp,fd={theirs.fileno()}',
