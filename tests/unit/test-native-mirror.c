@@ -11,6 +11,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include "../../accel/xmmu/engine/id_set.h"
+#include "../../accel/xmmu/engine/native_parts.h"
 #include "../../accel/xmmu/mmu/tdp.h"
 #include "../../accel/xmmu/mmu/tdp_split.h"
 #include "../../accel/xmmu/mmu/vm.h"
@@ -629,6 +630,36 @@ static void test_inject(gconstpointer data)
     g_assert_cmpuint(failed, >, 0);
 }
 
+/* ---- Changes in between ------------------------------------------------------- */
+
+/* Another vCPU empties an entry of a table that is just being announced. */
+static void test_emptied_at_once(void)
+{
+    XmmuConfig config = small_config();
+    Native *n = native_new(&config, MIB(16));
+    XmmuFault fault = { .access.want = XMMU_PROT_WRITE, .tdp_gpa = MIB(3), .size = 8 };
+    gfn_t gfn = MIB(3) >> XMMU_PAGE_SHIFT;
+    XmmuTable *table;
+    XmmuHold hold;
+
+    native_access(n, 0, MIB(1), RW);
+    rcu_service_lock();
+    g_assert_cmpint(xmmu_tdp_fault(n->fx->vcpu, &fault), ==, XMMU_PF_FIXED);
+    table = xmmu_table_of(leaf_of(n, gfn));
+    g_assert_null(table->mirror);
+    xmmu_mirror_begin(n->mirror);
+    g_assert_nonnull(xmmu_mirror_announce(n->mirror, table));
+    xmmu_read_lock(&hold, n->fx->vm, NULL, XMMU_REASON_GUEST);
+    g_assert_true(xmmu_tdp_set(&hold, table, xmmu_level_index(gfn, XMMU_LEVEL_4K),
+                               *leaf_of(n, gfn), (XmmuSpte) { 0 }));
+    xmmu_read_unlock(&hold);
+    xmmu_mirror_tell_all(n->mirror);
+    xmmu_mirror_end(n->mirror);
+    rcu_service_unlock();
+    native_check(n);
+    native_free(n);
+}
+
 /* The device itself. */
 static void test_device(void)
 {
@@ -833,6 +864,7 @@ int main(int argc, char **argv)
     g_test_add_func("/mirror/refused-instead", test_refused_instead);
     g_test_add_data_func("/mirror/inject/alloc", (void *)fail_alloc, test_inject);
     g_test_add_data_func("/mirror/inject/ioctl", (void *)fail_ioctl, test_inject);
+    g_test_add_func("/mirror/emptied-at-once", test_emptied_at_once);
     g_test_add_func("/mirror/waits", test_waits);
     g_test_add_data_func("/mirror/threads/small", GINT_TO_POINTER(0), test_threads);
     g_test_add_data_func("/mirror/threads/huge", GINT_TO_POINTER(1), test_threads);

@@ -239,6 +239,7 @@ void xmmu_mirror_execute(XmmuMirror *mirror)
         }
     }
     batch->count = 0;
+    batch->number++;
 }
 
 struct xmmu_entry *xmmu_mirror_add_step(XmmuMirror *mirror, XmmuMirrorTable *t, Told told)
@@ -249,6 +250,7 @@ struct xmmu_entry *xmmu_mirror_add_step(XmmuMirror *mirror, XmmuMirrorTable *t, 
     if (batch->count == XMMU_UPDATE_MAX) {
         xmmu_mirror_execute(mirror);
     }
+    t->in_batch = batch->number;
     batch->step[batch->count] = (Step) { t, told };
     entry = &batch->entry[batch->count++];
     *entry = (struct xmmu_entry) { .table = t->id };

@@ -64,6 +64,11 @@ static void visit(void *opaque, uint32_t id)
     if (!t) {
         return;
     }
+    /* Announced a moment ago, and changed since: what the batch makes true is not in
+     * .told yet, and an entry that is empty again would seem never to have been told. */
+    if (t->in_batch == mirror->batch->number) {
+        xmmu_mirror_execute(mirror);
+    }
     if (t->table) {
         if (t->state != TABLE_UNKNOWN) {
             look_at_changed(mirror, t);
@@ -342,6 +347,7 @@ static XmmuMirror *allocate(const XmmuDevice *device, const XmmuServices *servic
         release(mirror);
         return NULL;
     }
+    mirror->batch->number = 1;
     return mirror;
 }
 

@@ -46,6 +46,7 @@ typedef struct XmmuMirrorTable {
     bool is_root;               /* in .roots; atomic, as the next */
     bool given_up;              /* a root that the core does not walk any more: empty */
     bool listed;                /* in .gone */
+    uint64_t in_batch;          /* the last batch that has operations on it */
     uint64_t changed[XMMU_ENTRIES / 64];        /* atomic; since it was looked at */
     Told told[XMMU_ENTRIES];
 } XmmuMirrorTable;
@@ -60,6 +61,7 @@ typedef struct Batch {
     struct xmmu_entry entry[XMMU_UPDATE_MAX];
     Step step[XMMU_UPDATE_MAX];
     unsigned count;
+    uint64_t number;            /* of batches before this one, plus one */
 } Batch;
 
 typedef struct HugeDrop {

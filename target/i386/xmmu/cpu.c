@@ -9,6 +9,7 @@
  */
 #include "qemu/osdep.h"
 #include "qemu/error-report.h"
+#include "qemu/rcu.h"
 #include "cpu.h"
 #include "accel/accel-cpu-target.h"
 #include "exec/cputlb.h"
@@ -57,6 +58,8 @@ void xmmu_take_over_slow(CPUState *cs)
     trace_xmmu_take_over(cs->cpu_index, env->cr[0], env->cr[3], env->cr[4],
                          env->efer, pending);
     accel->pending = 0;
+    /* Synchronising zaps tables, and goes on reading them. */
+    RCU_READ_LOCK_GUARD();
     zap_if_due();
     if (pending & XMMU_PENDING_RESET) {
         xmmu_vcpu_reset(accel->vcpu);

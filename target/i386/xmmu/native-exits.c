@@ -10,6 +10,7 @@
 #include "qemu/osdep.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
+#include "qemu/rcu.h"
 #include "cpu.h"
 #include "exec/address-spaces.h"
 #include "exec/cpu-common.h"
@@ -218,6 +219,18 @@ static uint8_t wanted_access(uint32_t access)
            access & XMMU_ACCESS_WRITE ? XMMU_PROT_WRITE : XMMU_PROT_READ;
 }
 
+/*
+ * A fault zaps tables, and goes on reading them; and it looks at the memory map without
+ * a lock.  The grace period must not end meanwhile.
+ */
+static XmmuPfResult fault_in_core(CPUState *cs, XmmuFault *fault)
+{
+    RCU_READ_LOCK_GUARD();
+    xmmu_take_over(cs);
+    return xmmu_state.config.tdp ? xmmu_tdp_fault(cs->accel->vcpu, fault)
+                                 : xmmu_shadow_fault(cs->accel->vcpu, fault);
+}
+
 /* Two-dimensional paging: the second dimension stopped an access. */
 static int handle_memory(CPUState *cs)
 {
@@ -229,9 +242,7 @@ static int handle_memory(CPUState *cs)
     };
 
     /* A20 is masked in tables of their own only in TCG. */
-    xmmu_take_over(cs);
-    return after_fault(cs, xmmu_tdp_fault(cs->accel->vcpu, &fault), &fault,
-                       fault.tdp_gpa);
+    return after_fault(cs, fault_in_core(cs, &fault), &fault, fault.tdp_gpa);
 }
 
 /* Shadow paging: #PF is ours first. */
@@ -252,9 +263,7 @@ static int handle_page_fault(CPUState *cs)
     /* An access of the CPU itself (a descriptor table) at CPL 3 is not excused by AC. */
     fault.access.smap_off = !fault.access.user && (env->eflags & AC_MASK) &&
                             n->run->segments.cpl != 3;
-    xmmu_take_over(cs);
-    return after_fault(cs, xmmu_shadow_fault(cs->accel->vcpu, &fault), &fault,
-                       fault.access.gva);
+    return after_fault(cs, fault_in_core(cs, &fault), &fault, fault.access.gva);
 }
 
 static int handle_exception(CPUState *cs)
