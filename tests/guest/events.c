@@ -1,0 +1,255 @@
+/*
+ * xmmu guest "events": NMIs, debug registers, traps, System Management Mode
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * What a CPU does between instructions, and what an engine that runs guests in hardware
+ * divides between the hardware and its emulation: an NMI that waits for IRET, a trap
+ * behind an instruction that exits, breakpoints in the guest's own debug registers, an
+ * SMI after which nothing may have changed.
+ */
+#include "lib.h"
+
+#define LAPIC           0xfee00000ul
+#define ICR_LOW         0x300
+#define ICR_NMI_SELF    0x40400     /* shorthand self, delivery mode NMI */
+
+#define DR6_B0          0x1
+#define DR6_B1          0x2
+#define DR6_BD          0x2000
+#define DR6_BS          0x4000
+#define DR7_L0          0x1         /* an instruction */
+#define DR7_L1_WRITE4   0xd00004    /* R/W1 = 01, LEN1 = 11 */
+#define DR7_GD          0x2000
+#define TF              0x100
+#define RF              0x10000
+#define ARITHMETIC      0x8d5       /* CF PF AF ZF SF OF: this code's own */
+#define PORT_SMI        0xb2
+#define ROUNDS          20
+
+#define DEFINE_DR(n)                                                    \
+    static inline ulong read_dr##n(void)                                \
+    {                                                                   \
+        ulong value;                                                    \
+        asm volatile("mov %%dr" #n ", %0" : "=r"(value) : : "memory");  \
+        return value;                                                   \
+    }                                                                   \
+    static inline void write_dr##n(ulong value)                         \
+    {                                                                   \
+        asm volatile("mov %0, %%dr" #n : : "r"(value) : "memory");      \
+    }
+DEFINE_DR(0)
+DEFINE_DR(1)
+DEFINE_DR(6)
+DEFINE_DR(7)
+
+/* ---- NMIs ---------------------------------------------------------------------- */
+
+static volatile unsigned nmis, nmi_depth, nmi_nested, nmis_more;
+
+static void send_nmi(void)
+{
+    *(volatile u32 *)(LAPIC + ICR_LOW) = ICR_NMI_SELF;
+}
+
+/* CPUID and IN leave the hardware: the blocking must outlast that. */
+static void wait_a_little(void)
+{
+    u32 r[4];
+
+    for (int i = 0; i < 20; i++) {
+        cpuid(0, 0, r);
+        inb(0x80);
+    }
+}
+
+static void on_nmi(Frame *frame)
+{
+    (void)frame;
+    nmi_nested |= nmi_depth;
+    nmi_depth++;
+    nmis++;
+    if (nmis_more) {
+        nmis_more--;
+        send_nmi();
+        wait_a_little();
+    }
+    nmi_depth--;
+}
+
+static void test_nmi(void)
+{
+    unsigned bad = 0;
+
+    irq_handler[2] = on_nmi;
+    for (unsigned i = 1; i <= ROUNDS; i++) {
+        send_nmi();
+        wait_a_little();
+        bad += nmis != i;
+    }
+    check(!bad, "each NMI arrives once", "%d of %d", (int)nmis, ROUNDS);
+    nmis = 0;
+    nmis_more = ROUNDS;
+    send_nmi();
+    wait_a_little();
+    check(nmis == ROUNDS + 1 && !nmi_nested, "an NMI in its handler waits for IRET",
+          "%d arrived, nested %d", (int)nmis, (int)nmi_nested);
+    irq_handler[2] = NULL;
+}
+
+/* ---- #DB ----------------------------------------------------------------------- */
+
+static volatile unsigned traps;
+static volatile ulong trap_dr6, trap_dr7, trap_ip, trap_stop;
+
+static void on_trap(Frame *frame)
+{
+    traps++;
+    trap_dr6 = read_dr6();
+    trap_dr7 = read_dr7();
+    trap_ip = frame->ip;
+    write_dr6(0);
+    if (traps >= trap_stop) {
+        frame->flags &= ~(ulong)TF;
+    }
+    frame->flags |= RF;
+}
+
+static void expect_traps(unsigned count)
+{
+    traps = 0;
+    trap_dr6 = 0;
+    trap_stop = count;
+    write_dr6(0);
+}
+
+static void check_trap(const char *name, unsigned count, ulong dr6)
+{
+    check(traps == count && (trap_dr6 & 0xe00f) == dr6, name, "%d traps, dr6 %p",
+          (int)traps, trap_dr6);
+}
+
+static ulong with_flag(ulong bit)
+{
+    ulong flags;
+
+    asm volatile("pushf; pop %0" : "=r"(flags));
+    return flags | bit;
+}
+
+/* Behind POPF come CPUID, IN and NOP: three traps, whoever executes these. */
+static void test_single_step(void)
+{
+    u32 a = 0, b, c, d;
+
+    expect_traps(3);
+    asm volatile("push %[flags]; popf; cpuid; in $0x80, %%al; nop"
+                 : "+a"(a), "=b"(b), "=c"(c), "=d"(d) : [flags] "r"(with_flag(TF))
+                 : "memory", "cc");
+    check_trap("TF traps behind CPUID, IN and NOP", 3, DR6_BS);
+}
+
+void breakpoint_here(void);
+asm(".globl breakpoint_here\nbreakpoint_here: nop\nret");
+
+static void test_breakpoint(void)
+{
+    expect_traps(1);
+    write_dr0((ulong)breakpoint_here);
+    write_dr7(read_dr7() | DR7_L0);
+    breakpoint_here();
+    check_trap("DR0 stops at an instruction", 1, DR6_B0);
+    check(trap_ip == (ulong)breakpoint_here && read_dr0() == trap_ip,
+          "DR0 stops before the instruction", "at %p, dr0 %p", trap_ip, read_dr0());
+    write_dr7(read_dr7() & ~(ulong)DR7_L0);
+    breakpoint_here();
+    check(traps == 1, "DR0 switched off stops nothing", "%d traps", (int)traps);
+}
+
+static void test_watchpoint(void)
+{
+    static volatile u32 watched;
+
+    expect_traps(1);
+    write_dr1((ulong)&watched);
+    write_dr7(read_dr7() | DR7_L1_WRITE4);
+    (void)watched;
+    check(!traps, "DR1 lets reads pass", "%d traps", (int)traps);
+    watched = 0x1234;
+    check_trap("DR1 stops behind a write", 1, DR6_B1);
+    check(watched == 0x1234 && read_dr1() == (ulong)&watched, "the write was made",
+          "%x", watched);
+    write_dr7(read_dr7() & ~(ulong)DR7_L1_WRITE4);
+    watched = 0x4321;
+    check(traps == 1, "DR1 switched off stops nothing", "%d traps", (int)traps);
+}
+
+static void test_general_detect(void)
+{
+    expect_traps(1);
+    write_dr7(read_dr7() | DR7_GD);
+    (void)read_dr0();
+    check_trap("GD stops an access to DR0", 1, DR6_BD);
+    check(!(trap_dr7 & DR7_GD), "the trap clears GD", "dr7 %p", trap_dr7);
+}
+
+/* ---- SMIs ----------------------------------------------------------------------- */
+
+typedef struct Registers {
+    ulong cr0, cr3, cr4, dr7, flags;
+    u64 efer;
+} Registers;
+
+static Registers read_all(void)
+{
+    return (Registers) {
+        read_cr0(), read_cr3(), read_cr4(), read_dr7(),
+        with_flag(0) & ~(ulong)ARITHMETIC, rdmsr(MSR_EFER),
+    };
+}
+
+static bool same(const Registers *a, const Registers *b)
+{
+    const u8 *x = (const u8 *)a, *y = (const u8 *)b;
+
+    for (unsigned i = 0; i < sizeof(*a); i++) {
+        if (x[i] != y[i]) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The firmware's handler does nothing for a command that it does not know. */
+static void test_smi(void)
+{
+    Registers before, after;
+    unsigned bad = 0;
+
+    memset(&before, 0, sizeof(before));
+    memset(&after, 0, sizeof(after));
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        ulong a = 0xee, b = 0x11110000 + i, c = 0x2222, d = PORT_SMI;
+
+        before = read_all();
+        asm volatile("outb %%al, %%dx; nop" : "+a"(a), "+b"(b), "+c"(c), "+d"(d)
+                     : : "memory");
+        after = read_all();
+        bad += a != 0xee || b != 0x11110000 + i || c != 0x2222 || d != PORT_SMI;
+        bad += !same(&before, &after);
+    }
+    check(!bad, "an SMI changes nothing", "%d differences; cr0 %p", (int)bad, after.cr0);
+}
+
+void guest_main(void)
+{
+    test_nmi();
+    irq_handler[1] = on_trap;
+    test_single_step();
+    test_breakpoint();
+    test_watchpoint();
+    test_general_detect();
+    irq_handler[1] = NULL;
+    test_smi();
+    finish();
+}
