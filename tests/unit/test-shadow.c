@@ -178,6 +178,44 @@ static void test_laggard(void)
     fixture_free(fx);
 }
 
+/* Does a CR3 load still have something to compare? */
+static bool is_unsync(Fixture *fx, XmmuRegs regs)
+{
+    uint64_t syncs = fixture_stats(fx).syncs;
+
+    fixture_load(fx, 0, regs);
+    fixture_access(fx, 0, 0x5000, XMMU_PROT_READ);
+    return fixture_stats(fx).syncs > syncs;
+}
+
+/* Nor when they have, while hardware may have cached what was before: a flush that
+ * began before the page was protected does not count. */
+static void test_hardware_laggard(void)
+{
+    XmmuRegs regs;
+    Fixture *fx = fixture_new_guest(MODE_4L, &regs);
+    XmmuServices services = *fx->vm->services;
+    uint64_t before;
+
+    services.hardware_caches = true;
+    fx->vm->services = &services;
+    before = xmmu_vm_hardware_tick(fx->vm);
+    fixture_map_window(fx, &regs);
+    fixture_map(fx, &regs, 0x5000, MIB(8) | PTE_PWU, 1);
+    fixture_load(fx, 0, regs);
+    fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
+    g_assert_true(is_unsync(fx, regs));
+    g_assert_true(is_unsync(fx, regs));
+    xmmu_vm_hardware_flushed(fx->vm, before);
+    g_assert_true(is_unsync(fx, regs));
+    g_assert_true(is_unsync(fx, regs));
+    xmmu_vm_hardware_flushed(fx->vm, xmmu_vm_hardware_tick(fx->vm));
+    is_unsync(fx, regs);
+    g_assert_false(is_unsync(fx, regs));
+    fx->vm->services = &fixture_services;
+    fixture_free(fx);
+}
+
 /*
  * A vCPU that has a writable translation from before the page became a table may
  * store through it until it flushes; the owner's INVLPG and CR3 load must show that,
@@ -669,6 +707,7 @@ int main(int argc, char **argv)
     g_test_add_func("/shadow/recursive", test_recursive);
     g_test_add_func("/shadow/rights change", test_rights_change);
     g_test_add_func("/shadow/laggard", test_laggard);
+    g_test_add_func("/shadow/hardware-laggard", test_hardware_laggard);
     g_test_add_func("/shadow/stale writer", test_stale_writer);
     g_test_add_func("/shadow/flooding", test_flooding);
     g_test_add_func("/shadow/misaligned", test_misaligned);

@@ -85,7 +85,7 @@ static const uint8_t *code_page(CPUState *cs, vaddr addr)
     return flags & (TLB_INVALID_MASK | TLB_MMIO) ? NULL : host;
 }
 
-static void check_code(CPUState *cs)
+static void check_bytes(CPUState *cs)
 {
     CPUX86State *env = cpu_env(cs);
     bool wide = env->hflags & HF_CS64_MASK;
@@ -103,6 +103,16 @@ static void check_code(CPUState *cs)
     host = code_page(cs, wide ? pc : (uint32_t)pc);
     if (host) {
         check_code_at(host, INSTRUCTION_MAX - here);
+    }
+}
+
+/* Filling TCG's TLB reads the memory map, which cpu_exec() has an RCU read section for. */
+static void check_code(CPUState *cs)
+{
+    RCU_READ_LOCK_GUARD();
+    /* Left like this only when there is no memory for a table: the VM stops. */
+    if (!sigsetjmp(cs->jmp_env, 0)) {
+        check_bytes(cs);
     }
 }
 
@@ -246,10 +256,7 @@ static int step_once(CPUState *cs)
 {
     int ret;
 
-    /* Left like this only when there is no memory for a table: the VM stops. */
-    if (!sigsetjmp(cs->jmp_env, 0)) {
-        check_code(cs);
-    }
+    check_code(cs);
     cs->cflags_next_tb = curr_cflags(cs) | CF_NOIRQ | CF_NO_GOTO_TB |
                          CF_NO_GOTO_PTR | 1;
     ret = exec_once(cs);
@@ -278,6 +285,7 @@ int xmmu_native_step(CPUState *cs)
  * may. */
 static void deliver_interrupt(CPUState *cs, unsigned vector)
 {
+    RCU_READ_LOCK_GUARD();
     cpu_exec_start(cs);
     if (!sigsetjmp(cs->jmp_env, 0)) {
         do_interrupt_x86_hardirq(cpu_env(cs), vector, 1);
