@@ -3,7 +3,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Owns how what vCPUs wrote gets from the core's log (mmu/dirty.c) into QEMU's dirty
+ * Owns how what vCPUs wrote gets from the core's log (mmu/dirty_sync.c) into QEMU's dirty
  * bitmaps, where migration and display devices look for it.  memory.c calls it from the
  * memory listeners, with the BQL or, for clearing, without; a vCPU calls it when its
  * ring is full.  What devices and QEMU itself write is in QEMU's bitmaps anyway.

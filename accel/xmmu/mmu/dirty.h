@@ -57,12 +57,25 @@ static inline void xmmu_dirty_entry_changed(XmmuHold *hold, const XmmuTable *tab
 /* The guest writes to @hfn by hand, without a leaf that says so. */
 void xmmu_dirty_by_hand(XmmuHold *hold, hfn_t hfn);
 
-/* Must a leaf that is not made for a write be made without W, so that the first write
- * is noticed? */
-bool xmmu_dirty_keep_clean(XmmuVm *vm, const XmmuRegion *slot, hfn_t hfn);
+/* The log: is @hfn's next write to be noticed? */
+bool xmmu_dirty_is_clean(XmmuVm *vm, hfn_t hfn);
+/* The rings: is there no room for what a fault that writes may put there? */
+bool xmmu_dirty_no_room(const XmmuVcpu *vcpu);
 
-/* Is there no room in the vCPU's ring for what a fault that writes may put there? */
-bool xmmu_dirty_ring_full(const XmmuVcpu *vcpu, const XmmuRegion *slot);
+/* Must a leaf that is not made for a write be made without W?  Faults ask this each time,
+ * so what nobody logs costs one look at the slot's flags. */
+static inline bool xmmu_dirty_keep_clean(XmmuVm *vm, const XmmuRegion *slot, hfn_t hfn)
+{
+    return G_UNLIKELY(slot->flags & XMMU_REGION_LOG_DIRTY) &&
+           xmmu_dirty_is_clean(vm, hfn);
+}
+
+/* Must a fault that writes wait until the vCPU's ring was emptied? */
+static inline bool xmmu_dirty_ring_full(const XmmuVcpu *vcpu, const XmmuRegion *slot)
+{
+    return slot && G_UNLIKELY(slot->flags & XMMU_REGION_LOG_DIRTY) &&
+           xmmu_dirty_no_room(vcpu);
+}
 
 /* ---- The map changes: slots.c, with slots_lock held ----------------------- */
 

@@ -122,7 +122,7 @@ typedef enum XmmuNxStrategy {
     XMMU_NX_RANGE,              /* zap what the table maps, from the root */
 } XmmuNxStrategy;
 
-/* How writes to memory are logged, see dirty.c. */
+/* How writes to memory are logged, see dirty_mark.c. */
 typedef enum XmmuDirtyLog {
     XMMU_DIRTY_WP,              /* write protection */
     XMMU_DIRTY_DBIT,            /* D bits */
