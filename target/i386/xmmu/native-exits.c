@@ -53,15 +53,18 @@ static bool is_simple(CPUState *cs)
 static bool has_prefix(CPUState *cs, uint8_t first_byte)
 {
     CPUX86State *env = cpu_env(cs);
-    uint8_t byte;
+    MemTxAttrs attrs;
+    vaddr pc = env->segs[R_CS].base + env->eip;
+    hwaddr page;
 
     if (xmmu_native_has(XMMU_FEATURE_NEXT_RIP)) {
         return false;
     }
     xmmu_native_load(cs, XMMU_GROUP_CRS | XMMU_GROUP_SEGMENTS);
     xmmu_native_vcpu(cs)->stepped = true;
-    return cpu_memory_rw_debug(cs, env->segs[R_CS].base + env->eip, &byte, 1, false) ||
-           byte != first_byte;
+    page = cpu_get_phys_page_attrs_debug(cs, pc & TARGET_PAGE_MASK, &attrs);
+    return page == -1 || first_byte !=
+           address_space_ldub(cs->as, page | (pc & ~TARGET_PAGE_MASK), attrs, NULL);
 }
 
 static void finish_instruction(CPUState *cs)
