@@ -28,11 +28,22 @@ static const Config configs[] = {
     { "shadow-ept", "tdp=off,pt-format=ept", false },
 };
 
+/* Of this name the environment has more options of the accelerator (engine=native). */
+#define MORE_OPTIONS "XMMU_QTEST_OPTIONS"
+
+/* -cpu max has what TCG has; with engine=native, what the host has of it. */
+static inline bool cpu_has_all(void)
+{
+    return !g_getenv(MORE_OPTIONS);
+}
+
 /* A machine whose vCPUs do not execute.  @extra: more options, or "". */
 static inline QTestState *start(const Config *config, const char *extra)
 {
-    return qtest_initf("-accel xmmu,%s -cpu max -S -nodefaults %s",
-                       config->options, extra);
+    const char *more = g_getenv(MORE_OPTIONS);
+
+    return qtest_initf("-accel xmmu,%s%s%s -cpu max -S -nodefaults %s",
+                       config->options, more ? "," : "", more ?: "", extra);
 }
 
 /* Registers @fn once for each configuration, as /CONFIG/@path. */

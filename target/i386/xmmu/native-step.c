@@ -118,7 +118,7 @@ static void check_code(CPUState *cs)
 
 /* ---- A turn ------------------------------------------------------------------------------ */
 
-static void begin_turn(CPUState *cs, uint32_t groups)
+void xmmu_native_begin_turn(CPUState *cs, uint32_t groups)
 {
     XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
 
@@ -143,7 +143,7 @@ static void empty_tlb(CPUState *cs)
     n->filled_count = 0;
 }
 
-static void end_turn(CPUState *cs)
+void xmmu_native_end_turn(CPUState *cs)
 {
     XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
 
@@ -268,7 +268,7 @@ int xmmu_native_step(CPUState *cs)
 {
     int ret;
 
-    begin_turn(cs, XMMU_NATIVE_STEP_GROUPS);
+    xmmu_native_begin_turn(cs, XMMU_NATIVE_STEP_GROUPS);
     trace_xmmu_native_step(cs->cpu_index, cpu_env(cs)->eip);
     xmmu_native_vcpu(cs)->stepped = true;
     xmmu_native_vcpu(cs)->steps++;
@@ -277,7 +277,7 @@ int xmmu_native_step(CPUState *cs)
     if (show_fpu(cs)) {
         ret = step_once(cs);
     }
-    end_turn(cs);
+    xmmu_native_end_turn(cs);
     return ret;
 }
 
@@ -307,7 +307,7 @@ int xmmu_native_deliver(CPUState *cs)
     n->deliveries++;
     event = n->pending;
     n->pending = (struct xmmu_event) { 0 };
-    begin_turn(cs, XMMU_NATIVE_STEP_GROUPS | XMMU_GROUP_XSAVE);
+    xmmu_native_begin_turn(cs, XMMU_NATIVE_STEP_GROUPS | XMMU_GROUP_XSAVE);
     if (event.type == XMMU_EVENT_EXCEPTION) {
         cs->exception_index = event.vector;
         env->error_code = event.error;
@@ -321,7 +321,7 @@ int xmmu_native_deliver(CPUState *cs)
     }
     /* An exception, that one or one met by the delivery, and then out. */
     ret = cs->exception_index >= 0 ? exec_once(cs) : 0;
-    end_turn(cs);
+    xmmu_native_end_turn(cs);
     return ret;
 }
 
@@ -414,7 +414,7 @@ int xmmu_native_stretch(CPUState *cs)
     if (n->odd_mode) {
         return odd_steps(cs);
     }
-    begin_turn(cs, XMMU_GROUP_ALL);
+    xmmu_native_begin_turn(cs, XMMU_GROUP_ALL);
     trace_xmmu_native_stretch(cs->cpu_index, cpu_env(cs)->eip);
     drop_translations(cs);
     n->stretches++;
@@ -424,7 +424,7 @@ int xmmu_native_stretch(CPUState *cs)
         ret = after_exec(cs, tcg_cpu_exec(cs));
     } while (!ret && n->mode_changed && xmmu_native_must_emulate(cs));
     n->in_stretch = false;
-    end_turn(cs);
+    xmmu_native_end_turn(cs);
     return ret;
 }
 

@@ -189,6 +189,30 @@ int xmmu_native_vcpu_exec(CPUState *cs)
     return ret ? ret : EXCP_INTERRUPT;
 }
 
+const char *xmmu_native_rehearse(CPUState *cs)
+{
+    XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
+    int ret;
+
+    if (xmmu_native_must_emulate(cs)) {
+        return NULL;
+    }
+    xmmu_native_change(cs, XMMU_GROUP_ALL);
+    if (prepare_tables(cs)) {
+        return "no tables to begin with";
+    }
+    xmmu_native_give(cs);
+    qatomic_set(&n->run->immediate_exit, 1);
+    ret = xmmu_device_run(&n->device);
+    if (ret != -EINTR) {
+        xmmu_native_vcpu_replaced(cs);
+        return ret ? strerror(-ret) : "the module did not stop at once";
+    }
+    xmmu_native_take(cs);
+    xmmu_native_change(cs, XMMU_GROUP_ALL);
+    return NULL;
+}
+
 /* ---- What can be seen --------------------------------------------------------------------- */
 
 static const char *const reason_names[] = {

@@ -63,6 +63,15 @@ static inline XmmuNativeVcpu *xmmu_native_vcpu(CPUState *cs)
     return cs->accel->native;
 }
 
+/* ---- native.c -------------------------------------------------------------------- */
+
+/*
+ * For qtests, whose vCPUs do not execute: the module takes what a run would begin with,
+ * tables and all registers, and gives the registers back.  NULL: it did; else what it
+ * said.  Nothing is done in a mode that hardware does not run.
+ */
+const char *xmmu_native_rehearse(CPUState *cs);
+
 /* ---- native-regs.c ---------------------------------------------------------- */
 
 /* Makes sure that env has the groups. */
@@ -88,6 +97,12 @@ void xmmu_native_give(CPUState *cs);
 int xmmu_native_step(CPUState *cs);
 /* Deliver .pending by TCG, in place of an instruction. */
 int xmmu_native_deliver(CPUState *cs);
+/*
+ * Around what TCG or one of its helpers does: env gets the groups, and they are taken to
+ * be changed; nothing of TCG's TLB survives.
+ */
+void xmmu_native_begin_turn(CPUState *cs, uint32_t groups);
+void xmmu_native_end_turn(CPUState *cs);
 /* Must TCG execute, because the hardware cannot, or because it may not? */
 bool xmmu_native_must_emulate(CPUState *cs);
 /* TCG executes until xmmu_native_must_emulate() is false or somebody wants the thread. */

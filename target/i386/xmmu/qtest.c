@@ -9,6 +9,9 @@
  * helpers as translated code, and an exception is caught and reported.  Meant
  * for a vCPU that does not execute (-S).
  *
+ * In engine native a command is a turn of TCG's; after it the module is given all
+ * registers and gives them back, so it must accept every state that a test gets to.
+ *
  * One line in, one line out, as with qtest's own commands.  CPU is an index,
  * numbers are as strtoull takes them:
  *
@@ -48,6 +51,7 @@
 #include "system/qtest.h"
 #include "tcg/helper-tcg.h"
 #include "accel/xmmu/enabled.h"
+#include "target/i386/xmmu/native.h"
 #include "target/i386/xmmu/xmmu-cpu.h"
 
 typedef struct Command Command;
@@ -128,6 +132,9 @@ static void run_command(CPUState *cs, run_on_cpu_data data)
     bql_unlock();
     /* Device memory may be accessed: there is no instruction to restart. */
     cs->neg.can_do_io = true;
+    if (xmmu_native_enabled()) {
+        xmmu_native_begin_turn(cs, XMMU_GROUP_ALL);
+    }
     if (sigsetjmp(cs->jmp_env, 0) == 0) {
         job->command->run(cs, job);
     } else {
@@ -135,6 +142,10 @@ static void run_command(CPUState *cs, run_on_cpu_data data)
             bql_unlock();
         }
         report_exception(cs, job);
+    }
+    if (xmmu_native_enabled()) {
+        xmmu_native_end_turn(cs);
+        job->bad = job->bad ?: xmmu_native_rehearse(cs);
     }
     bql_lock();
 }
