@@ -216,6 +216,36 @@ static void test_hardware_laggard(void)
     fixture_free(fx);
 }
 
+/* Nor while another vCPU is in a fault, for which it has read the guest's tables: what
+ * it makes of them may be older than the comparison. */
+static void test_fault_on_its_way(void)
+{
+    XmmuRegs regs;
+    Fixture *fx = fixture_new_guest(MODE_4L, &regs);
+    XmmuServices services = *fx->vm->services;
+    XmmuVcpu *other = fixture_add_cpu(fx, 1);
+    XmmuFault fault = { .access = { .gva = 0x5000, .want = XMMU_PROT_READ } };
+
+    services.hardware_caches = true;
+    fx->vm->services = &services;
+    fixture_map_window(fx, &regs);
+    fixture_map(fx, &regs, 0x5000, MIB(8) | PTE_PWU, 1);
+    fixture_load(fx, 0, regs);
+    fixture_load(fx, 1, regs);
+    xmmu_vcpu_flushed(other);
+    g_assert_cmpint(xmmu_shadow_fault(other, &fault), ==, XMMU_PF_FIXED);
+    fixture_expect_ok(fx, 0x5000, XMMU_PROT_WRITE, MIB(8));
+    g_assert_true(is_unsync(fx, regs));
+    xmmu_vm_hardware_flushed(fx->vm, xmmu_vm_hardware_tick(fx->vm));
+    g_assert_true(is_unsync(fx, regs));
+    g_assert_true(is_unsync(fx, regs));
+    xmmu_vcpu_flushed(other);
+    is_unsync(fx, regs);
+    g_assert_false(is_unsync(fx, regs));
+    fx->vm->services = &fixture_services;
+    fixture_free(fx);
+}
+
 /*
  * A vCPU that has a writable translation from before the page became a table may
  * store through it until it flushes; the owner's INVLPG and CR3 load must show that,
@@ -708,6 +738,7 @@ int main(int argc, char **argv)
     g_test_add_func("/shadow/rights change", test_rights_change);
     g_test_add_func("/shadow/laggard", test_laggard);
     g_test_add_func("/shadow/hardware-laggard", test_hardware_laggard);
+    g_test_add_func("/shadow/fault on its way", test_fault_on_its_way);
     g_test_add_func("/shadow/stale writer", test_stale_writer);
     g_test_add_func("/shadow/flooding", test_flooding);
     g_test_add_func("/shadow/misaligned", test_misaligned);

@@ -415,7 +415,13 @@ XmmuPfResult xmmu_shadow_build(XmmuVcpu *vcpu, XmmuFault *fault)
     return result;
 }
 
+/*
+ * What the walk reads of the guest's tables may be old when the entry that is made of
+ * it goes in.  Until this vCPU flushes again no table counts as compared for good, so
+ * that the difference is found; where hardware walks, nobody has said so yet.
+ */
 XmmuPfResult xmmu_shadow_fault(XmmuVcpu *vcpu, XmmuFault *fault)
 {
+    xmmu_flush_note_use(vcpu);
     return xmmu_count_fault(vcpu, xmmu_shadow_build(vcpu, fault));
 }

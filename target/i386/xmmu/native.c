@@ -95,7 +95,10 @@ static int prepare_tables(CPUState *cs)
     char *error;
 
     if (!xmmu_state.config.tdp) {
+        /* Hardware has nothing old any more, TCG nothing at all, and no fault of this
+         * vCPU is on its way with what it has read of the guest's tables. */
         xmmu_native_flush();
+        xmmu_vcpu_flushed(cs->accel->vcpu);
     }
     xmmu_take_over(cs);
     if (xmmu_mirror_enter(xmmu_native.mirror, cs->accel->vcpu, &n->root,
