@@ -13,6 +13,7 @@
 #include <asm/msr-index.h>
 #include <asm/nospec-branch.h>
 #include <asm/segment.h>
+#include "enter.S"
 
 #ifdef X86_FEATURE_CLEAR_CPU_BUF_VM
 #define VERW_FEATURE	X86_FEATURE_CLEAR_CPU_BUF_VM
@@ -32,12 +33,7 @@ verw_selector:
  * then ends the guest's run, and is served after the caller turns interrupts on.
  */
 SYM_FUNC_START(xmmu_svm_run)
-	push	%rbp
-	push	%rbx
-	push	%r12
-	push	%r13
-	push	%r14
-	push	%r15
+	PUSH_CALLEE_SAVED
 	push	%rdx
 	push	%rsi
 	push	%rdi
@@ -48,20 +44,7 @@ SYM_FUNC_START(xmmu_svm_run)
 	mov	%rsi, %rax
 	vmload	%rax
 
-	mov	1 * 8(%rdi), %rcx
-	mov	2 * 8(%rdi), %rdx
-	mov	3 * 8(%rdi), %rbx
-	mov	5 * 8(%rdi), %rbp
-	mov	6 * 8(%rdi), %rsi
-	mov	8 * 8(%rdi), %r8
-	mov	9 * 8(%rdi), %r9
-	mov	10 * 8(%rdi), %r10
-	mov	11 * 8(%rdi), %r11
-	mov	12 * 8(%rdi), %r12
-	mov	13 * 8(%rdi), %r13
-	mov	14 * 8(%rdi), %r14
-	mov	15 * 8(%rdi), %r15
-	mov	7 * 8(%rdi), %rdi
+	LOAD_GUEST_GPRS
 
 	/* Where the CPU takes it to empty its buffers of the host's data. */
 	ALTERNATIVE "jmp .Lno_verw", "", VERW_FEATURE
@@ -73,20 +56,7 @@ SYM_FUNC_START(xmmu_svm_run)
 
 	/* RAX and RSP are the host's again. */
 	pop	%rax
-	mov	%rcx, 1 * 8(%rax)
-	mov	%rdx, 2 * 8(%rax)
-	mov	%rbx, 3 * 8(%rax)
-	mov	%rbp, 5 * 8(%rax)
-	mov	%rsi, 6 * 8(%rax)
-	mov	%rdi, 7 * 8(%rax)
-	mov	%r8, 8 * 8(%rax)
-	mov	%r9, 9 * 8(%rax)
-	mov	%r10, 10 * 8(%rax)
-	mov	%r11, 11 * 8(%rax)
-	mov	%r12, 12 * 8(%rax)
-	mov	%r13, 13 * 8(%rax)
-	mov	%r14, 14 * 8(%rax)
-	mov	%r15, 15 * 8(%rax)
+	SAVE_GUEST_GPRS
 
 	pop	%rax
 	vmsave	%rax
@@ -107,21 +77,9 @@ SYM_FUNC_START(xmmu_svm_run)
 	CALL_UNTRAIN_RET
 
 	/* Nothing of the guest's stays where speculation could pick it up. */
-	xor	%ecx, %ecx
-	xor	%edx, %edx
-	xor	%esi, %esi
-	xor	%edi, %edi
-	xor	%r8d, %r8d
-	xor	%r9d, %r9d
-	xor	%r10d, %r10d
-	xor	%r11d, %r11d
+	CLEAR_SCRATCH_GPRS
 	stgi
 
-	pop	%r15
-	pop	%r14
-	pop	%r13
-	pop	%r12
-	pop	%rbx
-	pop	%rbp
+	POP_CALLEE_SAVED
 	RET
 SYM_FUNC_END(xmmu_svm_run)

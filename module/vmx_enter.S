@@ -9,6 +9,7 @@
 #include <linux/objtool.h>
 #include <asm/asm.h>
 #include <asm/nospec-branch.h>
+#include "enter.S"
 
 #define HOST_RSP 0x6c14
 
@@ -22,12 +23,7 @@
 STACK_FRAME_NON_STANDARD xmmu_vmx_run
 
 SYM_FUNC_START(xmmu_vmx_run)
-	push	%rbp
-	push	%rbx
-	push	%r12
-	push	%r13
-	push	%r14
-	push	%r15
+	PUSH_CALLEE_SAVED
 	push	%rdi
 
 	mov	$HOST_RSP, %eax
@@ -35,20 +31,7 @@ SYM_FUNC_START(xmmu_vmx_run)
 
 	test	%esi, %esi
 	mov	0 * 8(%rdi), %rax
-	mov	1 * 8(%rdi), %rcx
-	mov	2 * 8(%rdi), %rdx
-	mov	3 * 8(%rdi), %rbx
-	mov	5 * 8(%rdi), %rbp
-	mov	6 * 8(%rdi), %rsi
-	mov	8 * 8(%rdi), %r8
-	mov	9 * 8(%rdi), %r9
-	mov	10 * 8(%rdi), %r10
-	mov	11 * 8(%rdi), %r11
-	mov	12 * 8(%rdi), %r12
-	mov	13 * 8(%rdi), %r13
-	mov	14 * 8(%rdi), %r14
-	mov	15 * 8(%rdi), %r15
-	mov	7 * 8(%rdi), %rdi
+	LOAD_GUEST_GPRS
 
 	jz	1f
 	vmresume
@@ -63,20 +46,7 @@ SYM_FUNC_START(xmmu_vmx_run)
 SYM_INNER_LABEL(xmmu_vmx_exit, SYM_L_GLOBAL)
 	push	%rax
 	mov	8(%rsp), %rax
-	mov	%rcx, 1 * 8(%rax)
-	mov	%rdx, 2 * 8(%rax)
-	mov	%rbx, 3 * 8(%rax)
-	mov	%rbp, 5 * 8(%rax)
-	mov	%rsi, 6 * 8(%rax)
-	mov	%rdi, 7 * 8(%rax)
-	mov	%r8, 8 * 8(%rax)
-	mov	%r9, 9 * 8(%rax)
-	mov	%r10, 10 * 8(%rax)
-	mov	%r11, 11 * 8(%rax)
-	mov	%r12, 12 * 8(%rax)
-	mov	%r13, 13 * 8(%rax)
-	mov	%r14, 14 * 8(%rax)
-	mov	%r15, 15 * 8(%rax)
+	SAVE_GUEST_GPRS
 	pop	%rcx
 	mov	%rcx, 0 * 8(%rax)
 	pop	%rdi
@@ -86,20 +56,8 @@ SYM_INNER_LABEL(xmmu_vmx_exit, SYM_L_GLOBAL)
 
 	/* Nothing of the guest's stays where speculation could pick it up. */
 	xor	%eax, %eax
-3:	xor	%ecx, %ecx
-	xor	%edx, %edx
-	xor	%esi, %esi
-	xor	%edi, %edi
-	xor	%r8d, %r8d
-	xor	%r9d, %r9d
-	xor	%r10d, %r10d
-	xor	%r11d, %r11d
+3:	CLEAR_SCRATCH_GPRS
 
-	pop	%r15
-	pop	%r14
-	pop	%r13
-	pop	%r12
-	pop	%rbx
-	pop	%rbp
+	POP_CALLEE_SAVED
 	RET
 SYM_FUNC_END(xmmu_vmx_run)

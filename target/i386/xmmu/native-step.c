@@ -29,7 +29,6 @@
 #include "accel/xmmu/trace.h"
 #include "target/i386/xmmu/native.h"
 
-
 /* ---- Translated code that is too old ------------------------------------------------ */
 
 #define INSTRUCTION_MAX 15
