@@ -374,7 +374,8 @@ class Boot:
         if not self.result.system:
             self.problem('user space was not reached')
         elif not self.ended:
-            self.problem("the guest's checks did not come to their end")
+            self.problem("the guest's checks did not come to their end "
+                         f'(QEMU says: {self.qmp.shutdown_reason()})')
         elif not self.down:
             self.problem(f'no clean power-off (QEMU says: {self.qmp.shutdown_reason()})')
 
