@@ -323,6 +323,50 @@ static void test_wait(void)
     world_free();
 }
 
+/* The page comes when somebody waits for it, and nobody can make an entry before. */
+static void *bring_late(void *opaque)
+{
+    XmmuVm *vm = world->fx->vm;
+
+    (void)opaque;
+    pthread_mutex_lock(&world->lock);
+    while (!world->fetching) {
+        pthread_cond_wait(&world->change, &world->lock);
+    }
+    pthread_mutex_unlock(&world->lock);
+    g_assert_cmpuint(fixture_stats(world->fx).pages_4k, ==, 0);
+    xmmu_write_lock(vm, XMMU_REASON_GUEST);     /* nobody waits with it */
+    xmmu_write_unlock(vm);
+    pthread_mutex_lock(&world->lock);
+    world->missing[LATE >> XMMU_PAGE_SHIFT] = false;
+    pthread_cond_broadcast(&world->change);
+    pthread_mutex_unlock(&world->lock);
+    return NULL;
+}
+
+/* Where an entry pins its page, who cannot but wait does so before there is one. */
+static void test_wait_pins(gconstpointer data)
+{
+    XmmuServices pinning;
+    Fixture *fx;
+    pthread_t thread;
+
+    world_for(data);
+    fx = world->fx;
+    pinning = *fx->vm->services;
+    pinning.pins_pages = true;
+    fx->vm->services = &pinning;
+    world->can = XMMU_APF_NOTHING;
+    lose(LATE);
+    g_assert_cmpint(pthread_create(&thread, NULL, bring_late, NULL), ==, 0);
+    expect_ok(LATE, XMMU_PROT_WRITE, LATE);
+    pthread_join(thread, NULL);
+    g_assert_cmpuint(fixture_stats(fx).async_pf_waited, ==, 1);
+    g_assert_cmpuint(world->fetched, ==, 1);
+    fx->vm->services = &fixture_services;
+    world_free();
+}
+
 static void test_not_watched(void)
 {
     Fixture *fx = world_tdp();
@@ -849,6 +893,7 @@ int main(int argc, char **argv)
     add("cr3", test_cr3, PAGED);
     add("smm", test_smm, PAGED);
     g_test_add_func("/async-pf/wait", test_wait);
+    add("wait-pins", test_wait_pins, PAGED | UNPAGED);
     g_test_add_func("/async-pf/not-watched", test_not_watched);
     g_test_add_func("/async-pf/no-ram", test_no_ram);
     g_test_add_func("/async-pf/same-page", test_same_page);

@@ -113,6 +113,7 @@ const XmmuServices *xmmu_native_services(void)
     services.flush_all = service_flush_all;
     services.flush_vcpu = service_flush_vcpu;
     services.hardware_caches = true;
+    services.pins_pages = true;
     services.entry_changed = xmmu_mirror_changed;
     services.table_gone = xmmu_mirror_gone;
     services.max_level = service_max_level;

@@ -248,6 +248,17 @@ static bool leave(XmmuVcpu *vcpu, XmmuFault *fault, unsigned as_id, gfn_t gfn, h
     return true;
 }
 
+/* For a page that is missing.  Where entries pin, it has to be here before its entry. */
+static void wait_for(XmmuVcpu *vcpu, hpa_t hpa)
+{
+    XmmuVm *vm = vcpu->vm;
+
+    xmmu_count(&vcpu->stats.async_pf_waited);
+    if (vm->services->pins_pages) {
+        vm->apf.services->fetch(vm->opaque, hpa);
+    }
+}
+
 bool xmmu_apf_fault_slow(XmmuVcpu *vcpu, XmmuFault *fault, gpa_t gpa)
 {
     XmmuVm *vm = vcpu->vm;
@@ -264,7 +275,7 @@ bool xmmu_apf_fault_slow(XmmuVcpu *vcpu, XmmuFault *fault, gpa_t gpa)
         return false;
     }
     if (!leave(vcpu, fault, as_id, gfn, hpa)) {
-        xmmu_count(&vcpu->stats.async_pf_waited);
+        wait_for(vcpu, hpa);
         return false;
     }
     return true;

@@ -35,8 +35,9 @@ typedef struct XmmuApfServices {
      * for another machine?  Any doubt is a yes.  mmu_lock may be held; must not wait.
      */
     bool (*resident)(void *opaque, hpa_t hpa, uint64_t npages);
-    /* On a helper thread, for as long as it takes: get the page of @hpa.  It may have
-     * been unmapped in the meantime, and must not fault then. */
+    /* For as long as it takes: get the page of @hpa.  It may have been unmapped in the
+     * meantime, and must not fault then.  On a helper thread; with
+     * XmmuServices.pins_pages also on that of a vCPU which cannot do but wait. */
     void (*fetch)(void *opaque, hpa_t hpa);
     /* On a helper thread: a page has come; the vCPU's thread shall call
      * xmmu_apf_complete() soon.  The vCPU may be gone. */

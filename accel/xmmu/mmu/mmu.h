@@ -72,6 +72,9 @@ typedef struct XmmuServices {
     void (*guest_written)(void *opaque, hpa_t hpa, unsigned size);
     /* See xmmu_vm_hardware_tick(). */
     bool hardware_caches;
+    /* An entry pins its page.  Then it must not be made while the page is missing: the
+     * pin would wait for it, with everybody else's entries behind it, or fail. */
+    bool pins_pages;
 
     /*
      * For an engine whose hardware walks other tables than ours, which it keeps equal

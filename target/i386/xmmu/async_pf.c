@@ -24,12 +24,13 @@
 #include "hw/i386/apic_internal.h"
 #include "hw/i386/apic-msidef.h"
 #include "hw/pci/msi.h"
+#include "migration/misc.h"
 #include "standard-headers/asm-x86/kvm_para.h"
 #include "system/runstate.h"
 #include "tcg/helper-tcg.h"
 #include "accel/xmmu/trace.h"
 #include "target/i386/xmmu/hooks.h"
-#include "target/i386/xmmu/xmmu-cpu.h"
+#include "target/i386/xmmu/native.h"
 
 #define OFFERED (CPUID_KVM_ASYNCPF | CPUID_KVM_ASYNCPF_INT)
 
@@ -240,8 +241,12 @@ static XmmuApfCan apf_can(void *opaque, unsigned index)
 {
     CPUX86State *env = cpu_env(current_cpu);
 
-    if (!interrupts_allowed(env)) {
+    /* Engine native also asks which pages are missing to wait for them in time. */
+    if (!xmmu_state.async_pf || !interrupts_allowed(env)) {
         return XMMU_APF_NOTHING;
+    }
+    if (current_cpu->accel->native) {
+        xmmu_native_load(current_cpu, XMMU_GROUP_SEGMENTS);     /* CPL */
     }
     return may_tell(env) ? XMMU_APF_EVENT : XMMU_APF_HALT;
 }
@@ -396,12 +401,20 @@ static void apf_arrived(void *opaque, unsigned index)
 
 /* ---- The machine ---------------------------------------------------------------------------- */
 
+/* Entries of engine native pin their pages, and older kernels refuse to pin what
+ * userfaultfd has to bring: see docs/devel/xmmu-async-pf.rst. */
+static bool watches(void)
+{
+    return xmmu_state.async_pf ? xmmu_pages_may_be_missing()
+                               : xmmu_native_enabled() && migration_in_incoming_postcopy();
+}
+
 void xmmu_apf_run_state(bool running)
 {
     CPUState *cs;
 
-    if (running && xmmu_state.async_pf) {
-        xmmu_vm_apf_watch(xmmu_state.vm, xmmu_pages_may_be_missing());
+    if (running) {
+        xmmu_vm_apf_watch(xmmu_state.vm, watches());
     }
     CPU_FOREACH(cs) {
         if (!running) {

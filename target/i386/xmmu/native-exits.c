@@ -186,6 +186,20 @@ static int check_progress(CPUState *cs, XmmuPfResult result, gpa_t address)
     return 0;
 }
 
+/* An event whose delivery was cut off would be lost if its access were given up. */
+static bool is_restartable(CPUState *cs)
+{
+    return xmmu_native_vcpu(cs)->pending.type == XMMU_EVENT_NONE;
+}
+
+/* Its page is on its way.  RIP stays: the access is made again. */
+static int give_up_access(CPUState *cs, const XmmuAsync *async)
+{
+    xmmu_native_change(cs, XMMU_GROUP_CRS);     /* CR2 gets the token */
+    return xmmu_apf_tells(cs, async) ? xmmu_native_raise(cs, EXCP0E_PAGE, true, 0)
+                                     : EXCP_HLT;
+}
+
 static int after_fault(CPUState *cs, XmmuPfResult result, const XmmuFault *fault,
                        uint64_t address)
 {
@@ -210,6 +224,8 @@ static int after_fault(CPUState *cs, XmmuPfResult result, const XmmuFault *fault
         return 0;
     case XMMU_PF_REFLECT:
         return xmmu_native_fail(cs, "a nested guest");
+    case XMMU_PF_ASYNC:
+        return give_up_access(cs, &fault->async);
     default:
         xmmu_native_retry_pending(cs);
         return check_progress(cs, result, address);
@@ -240,6 +256,7 @@ static int handle_memory(CPUState *cs)
     XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
     XmmuFault fault = {
         .access.want = wanted_access(n->exit.memory.access),
+        .access.restartable = is_restartable(cs),
         .tdp_gpa = n->exit.memory.gpa,
         .table = n->exit.memory.table,
     };
@@ -260,6 +277,7 @@ static int handle_page_fault(CPUState *cs)
             .want = error & XMMU_PFEC_I ? XMMU_PROT_EXEC :
                     error & XMMU_PFEC_W ? XMMU_PROT_WRITE : XMMU_PROT_READ,
             .user = error & XMMU_PFEC_U,
+            .restartable = is_restartable(cs),
         },
     };
 
