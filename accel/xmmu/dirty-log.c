@@ -5,8 +5,8 @@
  *
  * Owns how what vCPUs wrote gets from the core's log (mmu/dirty_sync.c) into QEMU's dirty
  * bitmaps, where migration and display devices look for it.  memory.c calls it from the
- * memory listeners, with the BQL or, for clearing, without; a vCPU calls it when its
- * ring is full.  What devices and QEMU itself write is in QEMU's bitmaps anyway.
+ * memory listeners, with the BQL or, for clearing, without; a vCPU spills its ring here
+ * when that is full.  What devices and QEMU itself write is in QEMU's bitmaps anyway.
  *
  * TCG has a record of its own of what vCPUs write.  Where we log it is kept out of the
  * bitmaps, so that ours is the one that counts; with verify=on the core compares the two
@@ -50,6 +50,20 @@ static void mark_pages(hpa_t hpa, uint64_t npages)
     }
 }
 
+/* The first at @i or later that is one (@flip: 0) or zero (UINT64_MAX); 512: none. */
+static unsigned next_bit(const uint64_t *bits, unsigned i, uint64_t flip)
+{
+    while (i < XMMU_ENTRIES) {
+        uint64_t rest = (bits[i / 64] ^ flip) >> (i % 64);
+
+        if (rest) {
+            return i + ctz64(rest);
+        }
+        i = ROUND_DOWN(i, 64) + 64;
+    }
+    return XMMU_ENTRIES;
+}
+
 static void count_for_dirty_rate(uint64_t npages)
 {
     if (global_dirty_tracking & GLOBAL_DIRTY_DIRTY_RATE) {
@@ -61,21 +75,16 @@ static void count_for_dirty_rate(uint64_t npages)
 static void log_pages(void *opaque, hpa_t hpa, const uint64_t *bits)
 {
     uint64_t *count = opaque;
-    unsigned i = 0;
+    unsigned i = next_bit(bits, 0, 0);
 
     RCU_READ_LOCK_GUARD();
     while (i < XMMU_ENTRIES) {
         unsigned start = i;
 
-        while (i < XMMU_ENTRIES && extract64(bits[i / 64], i % 64, 1)) {
-            i++;
-        }
-        if (i > start) {
-            mark_pages(hpa + start * XMMU_PAGE_SIZE, i - start);
-            *count += i - start;
-        } else {
-            i++;
-        }
+        i = next_bit(bits, start, UINT64_MAX);
+        mark_pages(hpa + start * XMMU_PAGE_SIZE, i - start);
+        *count += i - start;
+        i = next_bit(bits, i, 0);
     }
 }
 
@@ -126,11 +135,19 @@ static bool has_to_flush(CPUState *cpu)
            qatomic_read(&flushes_ordered);
 }
 
-/* In this order: the core forgets what was seen until it has ordered a flush. */
+/*
+ * In this order: the core forgets what was seen until it has ordered a flush.  What need
+ * not be seen is not told in the first place, or a sync that comes before it is taken
+ * back would count it.
+ */
 static bool record(CPUState *cpu, hpa_t hpa)
 {
-    bool logs = xmmu_vm_dirty_seen(xmmu_state.vm, hpa, true);
+    bool logs;
 
+    if (has_to_flush(cpu)) {
+        return xmmu_vm_dirty_logs(xmmu_state.vm, hpa);
+    }
+    logs = xmmu_vm_dirty_seen(xmmu_state.vm, hpa, true);
     if (logs && has_to_flush(cpu)) {
         xmmu_vm_dirty_seen(xmmu_state.vm, hpa, false);
     }
@@ -217,4 +234,13 @@ void xmmu_log_reap(XmmuVm *vm)
     xmmu_vm_dirty_reap(vm, log_pages, &count);
     count_for_dirty_rate(count);
     trace_xmmu_log_reap(count);
+}
+
+/* The reap that follows tells these pages again, and counts them for the rate. */
+void xmmu_log_spill(XmmuVcpu *vcpu)
+{
+    uint64_t count = 0;
+
+    xmmu_vcpu_dirty_spill(vcpu, log_pages, &count);
+    trace_xmmu_log_spill(count);
 }

@@ -68,8 +68,9 @@ void xmmu_memory_listen(XmmuMemory *memory, XmmuVm *vm, unsigned as_id,
 /* dirty-log.c: from the core's log of writes into QEMU's.  Any thread. */
 void xmmu_log_sync(XmmuVm *vm, hpa_t hpa, uint64_t npages);
 void xmmu_log_clear(XmmuVm *vm, hpa_t hpa, uint64_t npages);
-/* Empties the rings: for dirty-log=ring, or when a vCPU's is full. */
+/* For dirty-log=ring: empties all rings; on the vCPU's thread when its own is full. */
 void xmmu_log_reap(XmmuVm *vm);
+void xmmu_log_spill(XmmuVcpu *vcpu);
 /* XmmuServices.dirty_dropped of every engine. */
 void xmmu_log_dropped(void *opaque, hpa_t hpa, const uint64_t *bits);
 /* XmmuServices.dirty_missed in engine soft with verify=on. */

@@ -25,7 +25,7 @@ bool fz_translate(Fuzz *f, Cpu *cpu, const XmmuAccess *a, unsigned size,
         memset(r, 0xa5, sizeof(*r));
         xmmu_hw_translate(cpu->vcpu, a, size, r);
         while (r->outcome == XMMU_HW_RING_FULL) {
-            fz_reap(f);
+            fz_spill(f, cpu);
             xmmu_hw_translate(cpu->vcpu, a, size, r);
         }
     }

@@ -207,7 +207,7 @@ void fz_op_slots(Fuzz *f);
 /* Log writes or not any more, or ask the log: what was stored must be in it. */
 void fz_op_log(Fuzz *f);
 /* Empty the rings. */
-void fz_reap(Fuzz *f);
+void fz_spill(Fuzz *f, Cpu *cpu);
 void fz_op_rare(Fuzz *f, Cpu *cpu);
 
 /* ---- look.c ---- */

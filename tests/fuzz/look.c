@@ -30,7 +30,7 @@ void fz_op_gpa(Fuzz *f, Cpu *cpu)
     mem = world_host(&f->world, fz_as(cpu), gpa, &writable);
     xmmu_hw_translate_gpa(cpu->vcpu, gpa, want, 8, &r);
     while (r.outcome == XMMU_HW_RING_FULL) {
-        fz_reap(f);
+        fz_spill(f, cpu);
         xmmu_hw_translate_gpa(cpu->vcpu, gpa, want, 8, &r);
     }
     fz_trace(f, "vCPU %u physical access gpa %#" PRIx64 " want %u -> %d", cpu->index, gpa,

@@ -44,7 +44,14 @@ static void told(void *opaque, hpa_t hpa, const uint64_t *bits)
     (void)bits;
 }
 
-void fz_reap(Fuzz *f)
+/* Its ring is full.  Nobody looks at the pages yet. */
+void fz_spill(Fuzz *f, Cpu *cpu)
+{
+    fz_trace(f, "vCPU %u spills its ring", cpu->index);
+    xmmu_vcpu_dirty_spill(cpu->vcpu, told, f);
+}
+
+static void reap(Fuzz *f)
 {
     /* Whoever looks at the pages waits for what is under way. */
     fz_finish_pending(f);
@@ -64,7 +71,7 @@ void fz_op_log(Fuzz *f)
                  f->logging[as_id] ? "" : " not");
         fz_set_memory(f, as_id);
     } else if (f->config.dirty_log == XMMU_DIRTY_RING) {
-        fz_reap(f);
+        reap(f);
     } else {
         fz_trace(f, "the log is asked%s", pick < 4 ? ", but not cleared" : "");
         xmmu_vm_dirty_sync(f->vm, 0, everything, told, f);

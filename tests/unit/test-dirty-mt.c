@@ -152,7 +152,7 @@ static void tell_oracle(Cpu *cpu, hpa_t hpa)
 {
     XmmuVm *vm = cpu->world->fx->vm;
 
-    if (xmmu_vm_dirty_seen(vm, hpa, true) && has_to_flush(cpu)) {
+    if (!has_to_flush(cpu) && xmmu_vm_dirty_seen(vm, hpa, true) && has_to_flush(cpu)) {
         xmmu_vm_dirty_seen(vm, hpa, false);
     }
 }
@@ -167,7 +167,7 @@ static void access_page(Cpu *cpu, unsigned page, unsigned want)
     }
     r = fixture_access(w->fx, cpu->index, page_gpa(page), want);
     while (r.outcome == XMMU_HW_RING_FULL) {
-        xmmu_vm_dirty_reap(w->fx->vm, told, w);
+        xmmu_vcpu_dirty_spill(w->fx->cpus[cpu->index], told, w);
         r = fixture_access(w->fx, cpu->index, page_gpa(page), want);
     }
     g_assert_cmpint(r.outcome, ==, XMMU_HW_OK);

@@ -404,6 +404,94 @@ static void test_ring_full(gconstpointer data)
     fixture_free(fx);
 }
 
+/* Writes pages of a round until the ring is full; the first that has no room. */
+static gpa_t fill_ring(Fixture *fx)
+{
+    for (gpa_t gpa = LOG;; gpa += PAGE) {
+        if (fixture_access(fx, 0, gpa, XMMU_PROT_WRITE).outcome == XMMU_HW_RING_FULL) {
+            return gpa;
+        }
+    }
+}
+
+static Log spill(Fixture *fx)
+{
+    Log log = { .fx = fx };
+
+    xmmu_vcpu_dirty_spill(fx->cpus[0], logged, &log);
+    return log;
+}
+
+/* What was spilled is told, stays writable, and is told again by the next reap. */
+static void test_ring_spill(gconstpointer data)
+{
+    Fixture *fx = new_logging(data);
+    unsigned count;
+    Log log;
+    gpa_t end;
+    uint64_t flushes;
+
+    if (is_ring(fx)) {
+        end = fill_ring(fx);
+        count = (end - LOG) / PAGE;
+        flushes = fixture_stats(fx).flushes;
+        log = spill(fx);
+        g_assert_cmpuint(log.count, ==, count);
+        g_assert_cmpuint(spill(fx).count, ==, 0);
+        /* There is room, and nothing has lost W. */
+        write_page(fx, end);
+        g_assert_true(fixture_access(fx, 0, LOG, XMMU_PROT_READ).prot & XMMU_PROT_WRITE);
+        g_assert_cmpuint(fixture_stats(fx).flushes, ==, flushes);
+        log = take(fx);
+        g_assert_cmpuint(log.count, ==, count + 1);
+        g_assert_cmpuint(fixture_stats(fx).flushes, ==, flushes + 1);
+        g_assert_false(fixture_access(fx, 0, LOG, XMMU_PROT_READ).prot & XMMU_PROT_WRITE);
+        expect_none(fx);
+        write_page(fx, LOG);
+        expect_only(fx, LOG);
+    }
+    fixture_free(fx);
+}
+
+/* Other memory comes to be logged after a spill: that protects all of it, no more. */
+static void test_ring_spill_begin(gconstpointer data)
+{
+    Fixture *fx = new_logging(data);
+
+    if (is_ring(fx)) {
+        XmmuRegion all = region(fx, 0, 0, RAM, XMMU_REGION_LOG_DIRTY);
+        gpa_t end = fill_ring(fx);
+
+        spill(fx);
+        g_assert_true(xmmu_vm_set_memory(fx->vm, XMMU_AS_SMM, &all, 1));
+        g_assert_cmpuint(take(fx).count, ==, (end - LOG) / PAGE);
+        expect_none(fx);
+    }
+    fixture_free(fx);
+}
+
+/* What was spilled before its region goes may have been written since. */
+static void test_ring_spill_dropped(gconstpointer data)
+{
+    Fixture *fx = new_logging(data);
+    XmmuRegion low = region(fx, 0, 0, LOG, 0);
+    Log log = { .fx = fx };
+
+    if (is_ring(fx)) {
+        gpa_t end = fill_ring(fx);
+
+        spill(fx);
+        fx->dropped = logged;
+        fx->dropped_opaque = &log;
+        for (unsigned as = 0; as < XMMU_AS_COUNT; as++) {
+            g_assert_true(xmmu_vm_set_memory(fx->vm, as, &low, 1));
+        }
+        g_assert_cmpuint(log.count, ==, (end - LOG) / PAGE);
+        fx->dropped = NULL;
+    }
+    fixture_free(fx);
+}
+
 /* What hardware tells, without a vCPU. */
 static void test_mark(gconstpointer data)
 {
@@ -491,6 +579,9 @@ int main(int argc, char **argv)
         { "sizes", test_sizes },
         { "dropped", test_dropped },
         { "ring-full", test_ring_full },
+        { "ring-spill", test_ring_spill },
+        { "ring-spill-begin", test_ring_spill_begin },
+        { "ring-spill-dropped", test_ring_spill_dropped },
         { "mark", test_mark },
         { "by-hand", test_by_hand },
         { "d-lost", test_d_lost },

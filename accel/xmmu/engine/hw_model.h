@@ -28,7 +28,7 @@ typedef enum XmmuHwOutcome {
     XMMU_HW_NESTED_EXIT,        /* the CPU leaves L2: exit is valid */
     XMMU_HW_NOMEM,              /* host memory for tables ran out */
     XMMU_HW_ASYNC,              /* the page is not here: do what async says */
-    XMMU_HW_RING_FULL,          /* xmmu_vm_dirty_reap(), then the access again */
+    XMMU_HW_RING_FULL,          /* xmmu_vcpu_dirty_spill(), then the access again */
 } XmmuHwOutcome;
 
 typedef struct XmmuHwResult {

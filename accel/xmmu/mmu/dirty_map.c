@@ -228,12 +228,32 @@ static void begin_word(XmmuVm *vm, XmmuDirtyChunk *chunk, unsigned i, uint64_t f
     __atomic_fetch_or(&chunk->logged[i], fresh, __ATOMIC_SEQ_CST);
 }
 
+/*
+ * What was spilled is told again by a reap only.  Before anything else is done with it,
+ * it is what it has been, written and not told.
+ */
+static void unspill(XmmuVm *vm, XmmuDirtyChunk *chunk)
+{
+    for (unsigned i = 0; i < XMMU_DIRTY_WORDS; i++) {
+        uint64_t spilled = xmmu_dirty_load(&chunk->reported[i]);
+
+        if (spilled) {
+            __atomic_fetch_or(&chunk->dirty[i], spilled, __ATOMIC_SEQ_CST);
+            __atomic_fetch_and(&chunk->reported[i], ~spilled, __ATOMIC_SEQ_CST);
+            __atomic_store_n(&vm->dirty_unringed, true, __ATOMIC_SEQ_CST);
+        }
+    }
+}
+
 void xmmu_dirty_begin(XmmuVm *vm, XmmuDirtyChange *change)
 {
     XmmuDirtyMap *map = change->map;
 
     xmmu_assert_write_locked(vm);
     for (size_t c = 0; map && c < map->count; c++) {
+        if (vm->config.dirty_log == XMMU_DIRTY_RING) {
+            unspill(vm, map->chunk[c]);
+        }
         for (unsigned i = 0; i < XMMU_DIRTY_WORDS; i++) {
             uint64_t fresh = map->chunk[c]->wanted[i] & ~map->chunk[c]->logged[i];
 

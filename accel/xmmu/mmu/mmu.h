@@ -221,8 +221,16 @@ void xmmu_vm_dirty_sync(XmmuVm *vm, hpa_t hpa, uint64_t npages, XmmuDirtyFn *fn,
  */
 void xmmu_vm_dirty_clear(XmmuVm *vm, hpa_t hpa, uint64_t npages);
 
-/* RING: empty all rings, tell @fn what was in them, and clear that. */
+/* RING: empty all rings, tell @fn what was in them or spilled, and clear that. */
 void xmmu_vm_dirty_reap(XmmuVm *vm, XmmuDirtyFn *fn, void *opaque);
+
+/*
+ * RING, after XMMU_PF_RING_FULL, on the vCPU's thread: tell @fn what is in its ring, so
+ * that there is room.  These pages may be written without being told until the next
+ * xmmu_vm_dirty_reap(), which tells them again: what @fn learns here is no licence to
+ * look at the pages before that.
+ */
+void xmmu_vcpu_dirty_spill(XmmuVcpu *vcpu, XmmuDirtyFn *fn, void *opaque);
 
 /* Whoever knows of writes that our tables do not say (D in the hardware's copy of a leaf
  * that is changed): log them.  Any lock may be held. */
@@ -431,7 +439,7 @@ typedef enum XmmuPfResult {
     XMMU_PF_REFLECT,            /* leave L2, tell L1 XmmuFault.exit */
     XMMU_PF_NOMEM,              /* no memory for a table even after reclaim */
     XMMU_PF_ASYNC,              /* the page is on its way: XmmuFault.async */
-    XMMU_PF_RING_FULL,          /* xmmu_vm_dirty_reap(), then the access again */
+    XMMU_PF_RING_FULL,          /* xmmu_vcpu_dirty_spill(), then the access again */
 } XmmuPfResult;
 
 /* What a vCPU does instead of waiting for a page, see async_pf.h. */
@@ -512,7 +520,7 @@ XmmuPfResult xmmu_tdp_fault(XmmuVcpu *vcpu, XmmuFault *fault);
     X(dirty_pages,     "pages found written while writes were logged") \
     X(dirty_reported,  "pages that the log of writes was asked for and told") \
     X(dirty_cleared,   "pages write-protected again for the log") \
-    X(dirty_ring_full, "faults that had to wait for a ring to be emptied")
+    X(dirty_ring_full, "faults that had to spill their ring first")
 
 #define XMMU_GAUGES(X) \
     X(tables,          "table pages now in use") \
