@@ -308,6 +308,26 @@ static void test_halt(gconstpointer data)
     world_free();
 }
 
+/* It is missing again before the vCPU looks: the vCPU neither maps it nor waits. */
+static void test_gone_again(gconstpointer data)
+{
+    XmmuStats stats;
+
+    world_for(data);
+    lose(LATE);
+    expect_event(LATE, XMMU_PROT_READ);
+    come(LATE, 1);
+    lose(LATE);
+    g_assert_true(xmmu_apf_complete(world->fx->vcpu));
+    g_assert_cmpuint(world->tellings, ==, 1);
+    stats = fixture_stats(world->fx);
+    g_assert_cmpuint(stats.async_pf_prefaulted, ==, 0);
+    g_assert_cmpuint(stats.async_pf_waited, ==, 0);
+    g_assert_cmpuint(stats.pages_4k, ==, 0);
+    expect_event(LATE, XMMU_PROT_READ);
+    world_free();
+}
+
 /* An access that cannot be made again, and one where nothing else can be done. */
 static void test_wait(void)
 {
@@ -885,6 +905,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     add("event", test_event, PAGED | UNPAGED);
     add("halt", test_halt, PAGED | UNPAGED);
+    add("gone-again", test_gone_again, PAGED | UNPAGED);
     add("huge", test_huge, PAGED | UNPAGED);
     add("write", test_write, PAGED);
     add("paging-off", test_paging_off, PAGED);

@@ -274,6 +274,9 @@ bool xmmu_apf_fault_slow(XmmuVcpu *vcpu, XmmuFault *fault, gpa_t gpa)
     if (!slot || vm->apf.services->resident(vm->opaque, hpa, 1)) {
         return false;
     }
+    if (vcpu->apf.prefaulting) {
+        return true;
+    }
     if (!leave(vcpu, fault, as_id, gfn, hpa)) {
         wait_for(vcpu, hpa);
         return false;
@@ -292,6 +295,10 @@ int xmmu_apf_max_level_slow(XmmuVm *vm, hpa_t hpa)
 
 /* ---- The page has come -------------------------------------------------------- */
 
+/*
+ * Nobody waits for this access.  If its page is missing (it has gone again, or the guest's
+ * tables lead to another one by now) nothing is done.
+ */
 static void prefault(XmmuVcpu *vcpu, XmmuApfWork *work)
 {
     XmmuFault fault = work->fault;
@@ -300,6 +307,7 @@ static void prefault(XmmuVcpu *vcpu, XmmuApfWork *work)
     if (!is_same_mmu(work, vcpu)) {
         return;
     }
+    vcpu->apf.prefaulting = true;
     vcpu->vm->services->rcu_read_lock();
     if (xmmu_vcpu_is_nested(vcpu)) {
         result = xmmu_nested_fault(vcpu, &fault);
@@ -309,6 +317,7 @@ static void prefault(XmmuVcpu *vcpu, XmmuApfWork *work)
         result = xmmu_shadow_fault(vcpu, &fault);
     }
     vcpu->vm->services->rcu_read_unlock();
+    vcpu->apf.prefaulting = false;
     if (result == XMMU_PF_FIXED || result == XMMU_PF_SPURIOUS) {
         xmmu_count(&vcpu->stats.async_pf_prefaulted);
     }

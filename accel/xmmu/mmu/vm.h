@@ -86,6 +86,7 @@ typedef struct XmmuApfQueue {
     unsigned count;
     uint32_t next_id;
     bool wake_all;
+    bool prefaulting;           /* the access is nobody's */
 } XmmuApfQueue;
 
 typedef struct XmmuDirtyMap XmmuDirtyMap;
