@@ -21,6 +21,7 @@
 #define DR7_L0          0x1         /* an instruction */
 #define DR7_L1_WRITE4   0xd00004    /* R/W1 = 01, LEN1 = 11 */
 #define DR7_GD          0x2000
+#define CF              0x1
 #define TF              0x100
 #define RF              0x10000
 #define ARITHMETIC      0x8d5       /* CF PF AF ZF SF OF: this code's own */
@@ -96,6 +97,92 @@ static void test_nmi(void)
           "%d arrived, nested %d", (int)nmis, (int)nmi_nested);
     irq_handler[2] = NULL;
 }
+
+/* ---- Interrupts ----------------------------------------------------------------- */
+
+#ifdef __x86_64__
+
+#define VEC_TICK        0x30
+#define VEC_SPURIOUS    0x3f
+#define LAPIC_ID        0x20
+#define LAPIC_EOI       0xb0
+#define LAPIC_SVR       0xf0
+#define LAPIC_TIMER     0x320
+#define LAPIC_COUNT     0x380
+#define STACK_ENTRY     504         /* of the root; nothing is mapped by it and below */
+#define STACK_ENTRIES   120
+
+static volatile unsigned ticks;
+static volatile ulong tick_flags, tick_end;
+
+static void set_lapic(unsigned reg, u32 value)
+{
+    *(volatile u32 *)(LAPIC + reg) = value;
+}
+
+static void on_tick(Frame *frame)
+{
+    ticks++;
+    tick_flags = frame->flags;
+    frame->ip = tick_end;
+    set_lapic(LAPIC_EOI, 0);
+}
+
+/*
+ * Waits for the timer with clear flags and @stack.  Just before, with CF set, it reads
+ * a register of the APIC, which engines without a decoder of their own let TCG do.
+ */
+static void wait_for_tick(u64 *stack)
+{
+    set_lapic(LAPIC_COUNT, 20000);
+    asm volatile("lea 2f(%%rip), %%rax\n"
+                 "mov %%rax, %[end]\n"
+                 "mov %%rsp, %%rbx\n"
+                 "mov %[stack], %%rsp\n"
+                 "stc\n"
+                 "mov (%[id]), %%eax\n"
+                 "test %%rsp, %%rsp\n"
+                 "sti\n"
+                 "1: pause\n"
+                 "jmp 1b\n"
+                 "2: cli\n"
+                 "mov %%rbx, %%rsp\n"
+                 : [end] "=m"(tick_end)
+                 : [stack] "r"(stack), [id] "r"(LAPIC + LAPIC_ID)
+                 : "rax", "rbx", "memory", "cc");
+}
+
+/* The stack is in a page table, so that shadow paging has to see what goes there: the
+ * hardware cannot push, and the interrupt is delivered by TCG. */
+static void test_interrupt_flags(void)
+{
+    u64 *root = (u64 *)(read_cr3() & ~0xffful);
+    unsigned bad = 0;
+
+    /* The firmware's timer would come as an exception. */
+    outb(0x21, 0xff);
+    outb(0xa1, 0xff);
+    irq_handler[VEC_TICK] = on_tick;
+    set_lapic(LAPIC_SVR, 0x100 | VEC_SPURIOUS);
+    set_lapic(LAPIC_TIMER, VEC_TICK);
+    for (unsigned i = 1; i <= ROUNDS; i++) {
+        wait_for_tick(root + STACK_ENTRY);
+        bad += ticks != i || (tick_flags & CF);
+        memset(root + STACK_ENTRY - STACK_ENTRIES, 0, STACK_ENTRIES * sizeof(*root));
+        write_cr3(read_cr3());
+    }
+    check(!bad, "an interrupt saves the flags of the moment", "%d of %d wrong, flags %p",
+          (int)bad, ROUNDS, tick_flags);
+    irq_handler[VEC_TICK] = NULL;
+}
+
+#else
+
+static void test_interrupt_flags(void)
+{
+}
+
+#endif
 
 /* ---- #DB ----------------------------------------------------------------------- */
 
@@ -244,6 +331,7 @@ static void test_smi(void)
 void guest_main(void)
 {
     test_nmi();
+    test_interrupt_flags();
     irq_handler[1] = on_trap;
     test_single_step();
     test_breakpoint();

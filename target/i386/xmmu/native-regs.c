@@ -32,13 +32,25 @@ QEMU_BUILD_BUG_ON((int)R_ES != XMMU_ES || (int)R_CS != XMMU_CS ||
 
 /* ---- General registers, segments ------------------------------------------------ */
 
+/*
+ * TCG keeps the arithmetic flags and DF apart, and whoever asks for all of RFLAGS
+ * outside of its loop, as the delivery of an interrupt does, gets both ored.
+ */
+static void get_flags(CPUX86State *env, uint64_t rflags)
+{
+    env->eflags = rflags;
+    CC_SRC = rflags & (CC_O | CC_S | CC_Z | CC_A | CC_P | CC_C);
+    CC_OP = CC_OP_EFLAGS;
+    env->df = rflags & DF_MASK ? -1 : 1;
+}
+
 static void get_gprs(CPUX86State *env, const struct xmmu_gprs *gprs)
 {
     for (int i = 0; i < CPU_NB_REGS; i++) {
         env->regs[i] = gprs->gpr[i];
     }
     env->eip = gprs->rip;
-    env->eflags = gprs->rflags;
+    get_flags(env, gprs->rflags);
 }
 
 static void put_gprs(struct xmmu_gprs *gprs, const CPUX86State *env)
