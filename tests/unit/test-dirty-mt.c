@@ -54,6 +54,7 @@ typedef struct World {
     Cpu cpus[CPUS];
     gint todo[LOGGED >> 12];    /* pages to copy; atomic */
     uint8_t *copy;
+    pthread_mutex_t witness;    /* held to tell the oracle, and by who looks at the log */
     gint running;               /* the vCPUs may go on; atomic */
     gint blocks;                /* done by all vCPUs; atomic */
 } World;
@@ -88,12 +89,14 @@ static void ask_log(World *w)
 {
     hpa_t hpa = (uintptr_t)w->fx->ram + LOG;
 
+    pthread_mutex_lock(&w->witness);
     if (is_ring(w)) {
         xmmu_vm_dirty_reap(w->fx->vm, told, w);
     } else {
         xmmu_vm_dirty_sync(w->fx->vm, hpa, LOGGED >> 12, told, w);
         xmmu_vm_dirty_clear(w->fx->vm, hpa, LOGGED >> 12);
     }
+    pthread_mutex_unlock(&w->witness);
 }
 
 /* Each vCPU has ended its block; the next begins with the flush that was ordered. */
@@ -148,13 +151,20 @@ static void begin_block(Cpu *cpu)
     }
 }
 
+/*
+ * Only a write by a translation that the vCPU may still use has to be in the log.  If it
+ * may is asked, and the write told, with nobody looking at the log in between: told after
+ * the look that ordered the flush, it would be missed by the next one.
+ */
 static void tell_oracle(Cpu *cpu, hpa_t hpa)
 {
-    XmmuVm *vm = cpu->world->fx->vm;
+    World *w = cpu->world;
 
-    if (!has_to_flush(cpu) && xmmu_vm_dirty_seen(vm, hpa, true) && has_to_flush(cpu)) {
-        xmmu_vm_dirty_seen(vm, hpa, false);
+    pthread_mutex_lock(&w->witness);
+    if (!has_to_flush(cpu)) {
+        xmmu_vm_dirty_seen(w->fx->vm, hpa, true);
     }
+    pthread_mutex_unlock(&w->witness);
 }
 
 static void access_page(Cpu *cpu, unsigned page, unsigned want)
@@ -212,7 +222,9 @@ static void set_logging(World *w, bool on)
           on ? XMMU_REGION_LOG_DIRTY : 0 },
     };
 
+    pthread_mutex_lock(&w->witness);
     g_assert_true(xmmu_vm_set_memory(w->fx->vm, XMMU_AS_NORMAL, regions, 2));
+    pthread_mutex_unlock(&w->witness);
     /* Who begins to look takes it that all was written. */
     for (unsigned i = 0; on && i < LOGGED >> 12; i++) {
         g_atomic_int_set(&w->todo[i], 1);
@@ -245,6 +257,7 @@ static World *new_world(const Mode *mode)
     config.dirty_ring_size = mode->log == XMMU_DIRTY_RING ? 16 : 0;
     w->fx = fixture_new(&config, RAM);
     w->copy = g_malloc0(LOGGED);
+    pthread_mutex_init(&w->witness, NULL);
     w->running = 1;
     for (unsigned i = 0; i < CPUS; i++) {
         w->cpus[i] = (Cpu) { .world = w, .index = i, .random = i + 1 };
@@ -262,6 +275,7 @@ static void free_world(World *w)
     for (unsigned i = 0; i < CPUS; i++) {
         pthread_mutex_destroy(&w->cpus[i].block);
     }
+    pthread_mutex_destroy(&w->witness);
     fixture_free(w->fx);
     g_free(w->copy);
     g_free(w);
