@@ -427,6 +427,39 @@ XmmuStats fixture_stats(Fixture *fx)
     return stats;
 }
 
+/* ---- What the guest wrote ---------------------------------------------------- */
+
+void fixture_logged(void *opaque, hpa_t hpa, const uint64_t *bits)
+{
+    FixtureLog *log = opaque;
+
+    for (unsigned i = 0; i < XMMU_ENTRIES; i++) {
+        if (bits[i / 64] >> (i % 64) & 1) {
+            uint64_t offset = hpa + i * XMMU_PAGE_SIZE - (uintptr_t)log->fx->ram;
+
+            g_assert_cmphex(offset, <, log->fx->ram_size);
+            log->count += !log->page[offset >> XMMU_PAGE_SHIFT];
+            log->page[offset >> XMMU_PAGE_SHIFT] = 1;
+        }
+    }
+}
+
+FixtureLog fixture_take_log(Fixture *fx)
+{
+    FixtureLog log = { .fx = fx };
+    uint64_t pages = fx->ram_size >> XMMU_PAGE_SHIFT;
+    hpa_t ram = (uintptr_t)fx->ram;
+
+    g_assert_cmpuint(pages, <=, G_N_ELEMENTS(log.page));
+    if (fx->config.dirty_log == XMMU_DIRTY_RING) {
+        xmmu_vm_dirty_reap(fx->vm, fixture_logged, &log);
+    } else {
+        xmmu_vm_dirty_sync(fx->vm, ram, pages, fixture_logged, &log);
+        xmmu_vm_dirty_clear(fx->vm, ram, pages);
+    }
+    return log;
+}
+
 /* ---- Our tables ------------------------------------------------------------ */
 
 uint64_t fixture_raw(const Fixture *fx, hpa_t root, int root_level, uint64_t frame,

@@ -139,6 +139,19 @@ void fixture_expect_fault(Fixture *fx, gva_t gva, unsigned how, uint32_t error_c
 
 XmmuStats fixture_stats(Fixture *fx);
 
+/* ---- What the guest wrote ---- */
+
+typedef struct FixtureLog {
+    Fixture *fx;
+    uint8_t page[MIB(32) >> XMMU_PAGE_SHIFT];   /* 1: told; fx has no more RAM than that */
+    unsigned count;
+} FixtureLog;
+
+/* An XmmuDirtyFn; @opaque: the log. */
+void fixture_logged(void *opaque, hpa_t hpa, const uint64_t *bits);
+/* What was written since the last time. */
+FixtureLog fixture_take_log(Fixture *fx);
+
 /* ---- Our tables, raw ---- */
 
 /* Entry of our tables for @frame at @level below @root, or 0. */

@@ -73,44 +73,9 @@ static void set_memory(Fixture *fx, bool log, bool alias)
 
 /* ---- The log ------------------------------------------------------------------ */
 
-typedef struct Log {
-    Fixture *fx;
-    uint8_t page[RAM >> 12];
-    unsigned count;
-} Log;
-
-static void logged(void *opaque, hpa_t hpa, const uint64_t *bits)
-{
-    Log *log = opaque;
-
-    for (unsigned i = 0; i < XMMU_ENTRIES; i++) {
-        if (bits[i / 64] >> (i % 64) & 1) {
-            uint64_t offset = hpa + i * PAGE - (uintptr_t)log->fx->ram;
-
-            g_assert_cmphex(offset, <, RAM);
-            log->count += !log->page[offset >> 12];
-            log->page[offset >> 12] = 1;
-        }
-    }
-}
-
-/* What was written since the last time. */
-static Log take(Fixture *fx)
-{
-    Log log = { .fx = fx };
-
-    if (is_ring(fx)) {
-        xmmu_vm_dirty_reap(fx->vm, logged, &log);
-    } else {
-        xmmu_vm_dirty_sync(fx->vm, (uintptr_t)fx->ram, RAM >> 12, logged, &log);
-        xmmu_vm_dirty_clear(fx->vm, (uintptr_t)fx->ram, RAM >> 12);
-    }
-    return log;
-}
-
 static void expect_only(Fixture *fx, gpa_t gpa)
 {
-    Log log = take(fx);
+    FixtureLog log = fixture_take_log(fx);
 
     g_assert_cmpuint(log.page[gpa >> 12], ==, 1);
     g_assert_cmpuint(log.count, ==, 1);
@@ -118,7 +83,7 @@ static void expect_only(Fixture *fx, gpa_t gpa)
 
 static void expect_none(Fixture *fx)
 {
-    g_assert_cmpuint(take(fx).count, ==, 0);
+    g_assert_cmpuint(fixture_take_log(fx).count, ==, 0);
 }
 
 /* ---- A guest --------------------------------------------------------------------- */
@@ -143,7 +108,7 @@ static Fixture *new_logging(const Mode *mode)
     Fixture *fx = new_vm(mode);
 
     set_memory(fx, true, false);
-    take(fx);
+    fixture_take_log(fx);
     return fx;
 }
 
@@ -207,7 +172,7 @@ static void test_begin(gconstpointer data)
 
     write_page(fx, LOG + PAGE);
     set_memory(fx, true, false);
-    g_assert_cmpuint(take(fx).count, ==, is_ring(fx) ? 0 : LOGGED >> 12);
+    g_assert_cmpuint(fixture_take_log(fx).count, ==, is_ring(fx) ? 0 : LOGGED >> 12);
     expect_none(fx);
     /* What was writable before. */
     write_page(fx, LOG + PAGE);
@@ -223,7 +188,7 @@ static void test_begin(gconstpointer data)
 static void test_two_steps(gconstpointer data)
 {
     Fixture *fx = new_logging(data);
-    Log log = { .fx = fx };
+    FixtureLog log = { .fx = fx };
 
     if (is_ring(fx) || is_dbit(fx)) {
         fixture_free(fx);
@@ -233,10 +198,10 @@ static void test_two_steps(gconstpointer data)
     write_page(fx, LOG + PAGE);
     /* Not told yet, so not cleared. */
     xmmu_vm_dirty_clear(fx->vm, (uintptr_t)fx->ram, RAM >> 12);
-    xmmu_vm_dirty_sync(fx->vm, (uintptr_t)fx->ram + LOG, 1, logged, &log);
+    xmmu_vm_dirty_sync(fx->vm, (uintptr_t)fx->ram + LOG, 1, fixture_logged, &log);
     g_assert_cmpuint(log.count, ==, 1);
     write_page(fx, LOG);
-    xmmu_vm_dirty_sync(fx->vm, (uintptr_t)fx->ram, RAM >> 12, logged, &log);
+    xmmu_vm_dirty_sync(fx->vm, (uintptr_t)fx->ram, RAM >> 12, fixture_logged, &log);
     g_assert_cmpuint(log.count, ==, 2);
     g_assert_cmpuint(log.page[(LOG + PAGE) >> 12], ==, 1);
     xmmu_vm_dirty_clear(fx->vm, (uintptr_t)fx->ram + LOG, 1);
@@ -244,7 +209,7 @@ static void test_two_steps(gconstpointer data)
     write_page(fx, LOG + PAGE);
     memset(&log.page, 0, sizeof(log.page));
     log.count = 0;
-    xmmu_vm_dirty_sync(fx->vm, (uintptr_t)fx->ram, RAM >> 12, logged, &log);
+    xmmu_vm_dirty_sync(fx->vm, (uintptr_t)fx->ram, RAM >> 12, fixture_logged, &log);
     g_assert_cmpuint(log.count, ==, 1);
     g_assert_cmpuint(log.page[LOG >> 12], ==, 1);
     fixture_free(fx);
@@ -278,7 +243,7 @@ static void test_zapped(gconstpointer data)
     write_page(fx, LOG);
     write_page(fx, LOG + MIB(4));
     xmmu_vm_zap_all(fx->vm);
-    g_assert_cmpuint(take(fx).count, ==, 2);
+    g_assert_cmpuint(fixture_take_log(fx).count, ==, 2);
     write_page(fx, LOG);
     xmmu_vm_zap_all(fx->vm);
     read_page(fx, LOG);
@@ -294,16 +259,16 @@ static void test_alias(gconstpointer data)
     const Mode *mode = data;
     Fixture *fx = new_logging(mode);
     gpa_t there = ALIAS + MIB(2) + PAGE, here = LOG + MIB(2) + PAGE;
-    Log log;
+    FixtureLog log;
 
     set_memory(fx, true, true);
     for (unsigned i = 0; i < 3; i++) {
         write_page(fx, there);
-        log = take(fx);
+        log = fixture_take_log(fx);
         g_assert_cmpuint(log.page[here >> 12], ==, 1);
         g_assert_cmpuint(log.count, <=, XMMU_ENTRIES);
         write_page(fx, here);
-        g_assert_cmpuint(take(fx).page[here >> 12], ==, 1);
+        g_assert_cmpuint(fixture_take_log(fx).page[here >> 12], ==, 1);
     }
     fixture_free(fx);
 }
@@ -318,9 +283,9 @@ static void test_smm(gconstpointer data)
     regs.smm = true;
     fixture_set(fx, 0, &regs);
     write_page(fx, LOG + PAGE);
-    g_assert_cmpuint(take(fx).page[(LOG + PAGE) >> 12], ==, 1);
+    g_assert_cmpuint(fixture_take_log(fx).page[(LOG + PAGE) >> 12], ==, 1);
     write_page(fx, LOG + PAGE);
-    g_assert_cmpuint(take(fx).page[(LOG + PAGE) >> 12], ==, 1);
+    g_assert_cmpuint(fixture_take_log(fx).page[(LOG + PAGE) >> 12], ==, 1);
     fixture_free(fx);
 }
 
@@ -338,7 +303,7 @@ static void test_sizes(gconstpointer data)
     g_assert_cmpuint(fixture_stats(fx).pages_2m, ==, 3);
     set_memory(fx, true, false);
     g_assert_cmpuint(fixture_stats(fx).pages_2m, ==, 1);
-    take(fx);
+    fixture_take_log(fx);
     splits = fixture_stats(fx).splits;
     g_assert_cmpuint(splits, ==, mode->tdp ? 2 : 0);
     write_page(fx, LOG);
@@ -360,11 +325,11 @@ static void test_sizes(gconstpointer data)
 static void test_dropped(gconstpointer data)
 {
     Fixture *fx = new_logging(data);
-    Log log = { .fx = fx };
+    FixtureLog log = { .fx = fx };
     XmmuRegion low = region(fx, 0, 0, LOG, 0);
 
     write_page(fx, LOG + 5 * PAGE);
-    fx->dropped = logged;
+    fx->dropped = fixture_logged;
     fx->dropped_opaque = &log;
     for (unsigned as = 0; as < XMMU_AS_COUNT; as++) {
         g_assert_true(xmmu_vm_set_memory(fx->vm, as, &low, 1));
@@ -382,7 +347,7 @@ static void test_ring_full(gconstpointer data)
 {
     Fixture *fx = new_logging(data);
     unsigned written = 0, refused = 0;
-    Log log;
+    FixtureLog log;
 
     for (gpa_t gpa = LOG; is_ring(fx) && gpa < LOG + 20 * PAGE; gpa += PAGE) {
         XmmuHwResult r = fixture_access(fx, 0, gpa, XMMU_PROT_WRITE);
@@ -390,7 +355,7 @@ static void test_ring_full(gconstpointer data)
         written += r.outcome == XMMU_HW_OK;
         refused += r.outcome == XMMU_HW_RING_FULL;
     }
-    log = take(fx);
+    log = fixture_take_log(fx);
     g_assert_cmpuint(log.count, ==, written);
     if (is_ring(fx)) {
         g_assert_cmpuint(written, <=, fx->config.dirty_ring_size);
@@ -414,11 +379,11 @@ static gpa_t fill_ring(Fixture *fx)
     }
 }
 
-static Log spill(Fixture *fx)
+static FixtureLog spill(Fixture *fx)
 {
-    Log log = { .fx = fx };
+    FixtureLog log = { .fx = fx };
 
-    xmmu_vcpu_dirty_spill(fx->cpus[0], logged, &log);
+    xmmu_vcpu_dirty_spill(fx->cpus[0], fixture_logged, &log);
     return log;
 }
 
@@ -427,7 +392,7 @@ static void test_ring_spill(gconstpointer data)
 {
     Fixture *fx = new_logging(data);
     unsigned count;
-    Log log;
+    FixtureLog log;
     gpa_t end;
     uint64_t flushes;
 
@@ -442,13 +407,28 @@ static void test_ring_spill(gconstpointer data)
         write_page(fx, end);
         g_assert_true(fixture_access(fx, 0, LOG, XMMU_PROT_READ).prot & XMMU_PROT_WRITE);
         g_assert_cmpuint(fixture_stats(fx).flushes, ==, flushes);
-        log = take(fx);
+        log = fixture_take_log(fx);
         g_assert_cmpuint(log.count, ==, count + 1);
         g_assert_cmpuint(fixture_stats(fx).flushes, ==, flushes + 1);
         g_assert_false(fixture_access(fx, 0, LOG, XMMU_PROT_READ).prot & XMMU_PROT_WRITE);
         expect_none(fx);
         write_page(fx, LOG);
         expect_only(fx, LOG);
+    }
+    fixture_free(fx);
+}
+
+/* No ring names anything any more. */
+static void test_ring_spill_alone(gconstpointer data)
+{
+    Fixture *fx = new_logging(data);
+
+    if (is_ring(fx)) {
+        gpa_t end = fill_ring(fx);
+
+        spill(fx);
+        g_assert_cmpuint(fixture_take_log(fx).count, ==, (end - LOG) / PAGE);
+        expect_none(fx);
     }
     fixture_free(fx);
 }
@@ -464,7 +444,7 @@ static void test_ring_spill_begin(gconstpointer data)
 
         spill(fx);
         g_assert_true(xmmu_vm_set_memory(fx->vm, XMMU_AS_SMM, &all, 1));
-        g_assert_cmpuint(take(fx).count, ==, (end - LOG) / PAGE);
+        g_assert_cmpuint(fixture_take_log(fx).count, ==, (end - LOG) / PAGE);
         expect_none(fx);
     }
     fixture_free(fx);
@@ -475,13 +455,13 @@ static void test_ring_spill_dropped(gconstpointer data)
 {
     Fixture *fx = new_logging(data);
     XmmuRegion low = region(fx, 0, 0, LOG, 0);
-    Log log = { .fx = fx };
+    FixtureLog log = { .fx = fx };
 
     if (is_ring(fx)) {
         gpa_t end = fill_ring(fx);
 
         spill(fx);
-        fx->dropped = logged;
+        fx->dropped = fixture_logged;
         fx->dropped_opaque = &log;
         for (unsigned as = 0; as < XMMU_AS_COUNT; as++) {
             g_assert_true(xmmu_vm_set_memory(fx->vm, as, &low, 1));
@@ -525,13 +505,13 @@ static void test_by_hand(gconstpointer data)
     fixture_load(fx, 0, regs);
     g_assert_cmpint(fixture_access(fx, 0, window + MIB(2), XMMU_PROT_READ).outcome, ==,
                     XMMU_HW_OK);
-    take(fx);
+    fixture_take_log(fx);
     for (unsigned i = 0; i < 2; i++) {
         XmmuHwResult r = fixture_access(fx, 0, window + (directory - LOG) + 64,
                                         XMMU_PROT_WRITE);
 
         g_assert_cmpint(r.outcome, ==, XMMU_HW_DIRECT);
-        g_assert_cmpuint(take(fx).page[directory >> 12], ==, 1);
+        g_assert_cmpuint(fixture_take_log(fx).page[directory >> 12], ==, 1);
     }
     fixture_free(fx);
 }
@@ -580,6 +560,7 @@ int main(int argc, char **argv)
         { "dropped", test_dropped },
         { "ring-full", test_ring_full },
         { "ring-spill", test_ring_spill },
+        { "ring-spill-alone", test_ring_spill_alone },
         { "ring-spill-begin", test_ring_spill_begin },
         { "ring-spill-dropped", test_ring_spill_dropped },
         { "mark", test_mark },

@@ -5,10 +5,11 @@
  *
  * Owns what of the log has been told to whoever asks, and what that asks of vCPUs.
  *
- * Who reads the log takes the write side of mmu_lock once before, so that he sees the bits
- * of all leaves that were there when he began.  Whenever a bit is taken, a flush of all
- * vCPUs is ordered before he is told: also for a leaf that went earlier some vCPU may
- * still have a translation that writes.
+ * Who reads the log takes the write side of mmu_lock once before, after the harvest if
+ * there is one, so that he sees the bits of all leaves that were there when he began: a
+ * leaf may have gone just before the harvest came to it, its bit not yet set.  Whenever a
+ * bit is taken, a flush of all vCPUs is ordered before he is told: also for a leaf that
+ * went earlier some vCPU may still have a translation that writes.
  */
 #include "dirty_priv.h"
 #include "flush.h"
@@ -82,15 +83,24 @@ bool xmmu_dirty_sync_range(XmmuVm *vm, hfn_t start, hfn_t end, XmmuDirtyFn *fn,
 
     for (size_t c = xmmu_dirty_chunk_after(map, start);
          c < map->count && map->chunk[c]->hfn < end; c++) {
-        XmmuDirtyChunk *chunk = map->chunk[c];
-
-        if (!xmmu_dirty_protects(vm)) {
-            xmmu_dirty_harvest_chunk(vm, chunk, start, end);
-        }
-        xmmu_dirty_ask_oracle(vm, chunk);
-        any |= xmmu_dirty_tell(vm, chunk, start, end, fn, opaque);
+        xmmu_dirty_ask_oracle(vm, map->chunk[c]);
+        any |= xmmu_dirty_tell(vm, map->chunk[c], start, end, fn, opaque);
     }
     return any;
+}
+
+static void harvest_range(XmmuVm *vm, hfn_t start, hfn_t end)
+{
+    XmmuDirtyMap *map = vm->dirty_map;
+
+    for (size_t c = xmmu_dirty_chunk_after(map, start);
+         c < map->count && map->chunk[c]->hfn < end; c++) {
+        xmmu_dirty_harvest_chunk(vm, map->chunk[c], start, end);
+    }
+    if (vm->services->harvest) {
+        /* Hardware that has a copy tells of leaves that went when it learns that. */
+        xmmu_dirty_flush(vm);
+    }
 }
 
 void xmmu_vm_dirty_sync(XmmuVm *vm, hpa_t hpa, uint64_t npages, XmmuDirtyFn *fn,
@@ -101,11 +111,10 @@ void xmmu_vm_dirty_sync(XmmuVm *vm, hpa_t hpa, uint64_t npages, XmmuDirtyFn *fn,
     pthread_mutex_lock(&vm->slots_lock);
     if (vm->dirty_map) {
         xmmu_dirty_hear_oracle(vm, start, start + npages);
-        xmmu_dirty_settle(vm);
-        if (!xmmu_dirty_protects(vm) && vm->services->harvest) {
-            /* Hardware that has a copy tells of leaves that went when it learns that. */
-            xmmu_dirty_flush(vm);
+        if (!xmmu_dirty_protects(vm)) {
+            harvest_range(vm, start, start + npages);
         }
+        xmmu_dirty_settle(vm);
         /* With write protection nothing was taken away yet. */
         if (xmmu_dirty_sync_range(vm, start, start + npages, fn, opaque) &&
             !xmmu_dirty_protects(vm)) {

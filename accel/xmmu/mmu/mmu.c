@@ -91,11 +91,15 @@ const XmmuConfig *xmmu_vm_config(const XmmuVm *vm)
     return &vm->config;
 }
 
-/* The vCPUs need new roots from now on; the old tables go bit by bit. */
+/*
+ * The vCPUs need new roots from now on; the old tables go bit by bit.  Nobody may look at
+ * the log of writes meanwhile: D bits in a tree that no root leads to are not found.
+ */
 void xmmu_vm_zap_all(XmmuVm *vm)
 {
     XmmuTable *old[XMMU_AS_COUNT];
 
+    pthread_mutex_lock(&vm->slots_lock);
     xmmu_write_lock(vm, XMMU_REASON_HOST);
     xmmu_tdp_invalidate_roots(vm, old);
     xmmu_shadow_new_generation(vm);
@@ -104,6 +108,7 @@ void xmmu_vm_zap_all(XmmuVm *vm)
     xmmu_write_unlock(vm);
     xmmu_tdp_finish_roots(vm, old);
     xmmu_shadow_finish(vm, XMMU_REASON_GUEST);
+    pthread_mutex_unlock(&vm->slots_lock);
 }
 
 /* ---- vCPU ------------------------------------------------------------- */
