@@ -17,6 +17,7 @@
 #include "hw/boards.h"
 #include "hw/core/cpu.h"
 #include "system/cpu-timers.h"
+#include "system/replay.h"
 #include "system/reset.h"
 #include "system/runstate.h"
 #include "system/tcg.h"
@@ -477,6 +478,17 @@ static bool settle_dirty_ring(void)
     return true;
 }
 
+/* When a page comes is the host's affair and would have to be in the record. */
+static bool check_replay(void)
+{
+    if (xmmu_state.async_pf && replay_mode != REPLAY_MODE_NONE) {
+        error_report("xmmu: async-pf=on cannot be recorded or replayed: it is not in "
+                     "the record when a missing page comes");
+        return false;
+    }
+    return true;
+}
+
 static int xmmu_init_machine(MachineState *ms)
 {
     XmmuAccelClass *xc = XMMU_ACCEL_CLASS(object_get_class(OBJECT(current_accel())));
@@ -485,7 +497,7 @@ static int xmmu_init_machine(MachineState *ms)
     if (ret < 0) {
         return ret;
     }
-    if (!choose_engine() || !settle_table_memory(ms) || !settle_dirty_ring()) {
+    if (!check_replay() || !choose_engine() || !settle_table_memory(ms) || !settle_dirty_ring()) {
         return -EINVAL;
     }
     /* auto asks for a host CPU with the problem; the hardware model has no iTLB. */

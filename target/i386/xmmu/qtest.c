@@ -19,6 +19,9 @@
  *                                  > OK 0 | OK exception=VECTOR error=CODE
  *   xmmu_read_reg CPU REG          also cr2
  *                                  > OK VALUE
+ *   xmmu_wrmsr CPU INDEX VALUE     > OK 0 | OK exception=VECTOR error=CODE
+ *   xmmu_rdmsr CPU INDEX           > OK VALUE | OK exception=...
+ *   xmmu_cpuid CPU LEAF SUBLEAF    > OK eax=A ebx=B ecx=C edx=D
  *   xmmu_set_cs_l CPU 0|1          as a far jump to a segment with that L bit
  *   xmmu_set_tss16 CPU 0|1         TR holds a 16-bit TSS
  *   xmmu_translate CPU GVA ACCESS  ACCESS: one of r w x, and one of u (user),
@@ -152,30 +155,77 @@ static void run_command(CPUState *cs, run_on_cpu_data data)
 
 /* ---- Registers ------------------------------------------------------------- */
 
-/* WRMSR takes its operands from registers, which are put back. */
-static void write_msr(CPUX86State *env, uint32_t msr, uint64_t value)
+/*
+ * A helper that takes its operands from EAX, ECX, EDX and EBX, the first four registers,
+ * and leaves its results there; the vCPU's own values are put back.
+ */
+static void call_with(CPUX86State *env, void (*helper)(CPUX86State *env),
+                      uint32_t operands[4])
 {
-    target_ulong eax = env->regs[R_EAX];
-    target_ulong ecx = env->regs[R_ECX];
-    target_ulong edx = env->regs[R_EDX];
     CPUState *cs = env_cpu(env);
+    target_ulong saved[4];
     sigjmp_buf outer;
     bool left;
 
-    env->regs[R_EAX] = (uint32_t)value;
-    env->regs[R_ECX] = msr;
-    env->regs[R_EDX] = value >> 32;
+    for (int i = 0; i < 4; i++) {
+        saved[i] = env->regs[i];
+        env->regs[i] = operands[i];
+    }
     memcpy(&outer, &cs->jmp_env, sizeof(outer));
     left = sigsetjmp(cs->jmp_env, 0);
     if (!left) {
-        helper_wrmsr(env);
+        helper(env);
     }
     memcpy(&cs->jmp_env, &outer, sizeof(outer));
-    env->regs[R_EAX] = eax;
-    env->regs[R_ECX] = ecx;
-    env->regs[R_EDX] = edx;
+    for (int i = 0; i < 4; i++) {
+        operands[i] = env->regs[i];
+        env->regs[i] = saved[i];
+    }
     if (left) {
         cpu_loop_exit(cs);
+    }
+}
+
+static void write_msr(CPUX86State *env, uint32_t msr, uint64_t value)
+{
+    uint32_t operands[4] = {
+        [R_EAX] = value, [R_EDX] = value >> 32, [R_ECX] = msr,
+    };
+
+    call_with(env, helper_wrmsr, operands);
+}
+
+static void cmd_wrmsr(CPUState *cs, Job *job)
+{
+    uint32_t msr = number(job, 0);
+    uint64_t value = number(job, 1);
+
+    if (!job->bad) {
+        write_msr(cpu_env(cs), msr, value);
+        answer_done(job);
+    }
+}
+
+static void cmd_rdmsr(CPUState *cs, Job *job)
+{
+    uint32_t operands[4] = { [R_ECX] = number(job, 0) };
+
+    if (!job->bad) {
+        call_with(cpu_env(cs), helper_rdmsr, operands);
+        g_string_append_printf(job->answer, " 0x%" PRIx64,
+                               deposit64(operands[R_EAX], 32, 32, operands[R_EDX]));
+    }
+}
+
+static void cmd_cpuid(CPUState *cs, Job *job)
+{
+    uint32_t operands[4] = { [R_EAX] = number(job, 0), [R_ECX] = number(job, 1) };
+
+    if (!job->bad) {
+        call_with(cpu_env(cs), helper_cpuid, operands);
+        g_string_append_printf(job->answer, " eax=0x%x ebx=0x%x ecx=0x%x edx=0x%x",
+                               operands[R_EAX], operands[R_EBX], operands[R_ECX],
+                               operands[R_EDX]);
     }
 }
 
@@ -475,6 +525,9 @@ static void cmd_vcpu_counters(CPUState *cs, Job *job)
 static const Command commands[] = {
     { "xmmu_write_reg", 2, cmd_write_reg },
     { "xmmu_read_reg", 1, cmd_read_reg },
+    { "xmmu_wrmsr", 2, cmd_wrmsr },
+    { "xmmu_rdmsr", 1, cmd_rdmsr },
+    { "xmmu_cpuid", 2, cmd_cpuid },
     { "xmmu_set_cs_l", 1, cmd_set_cs_l },
     { "xmmu_set_tss16", 1, cmd_set_tss16 },
     { "xmmu_translate", 2, cmd_translate },
