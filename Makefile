@@ -32,6 +32,8 @@ help:
 ## make check       all tests; STAGE="unit boots" runs only these stages (see tests/stages)
 ## make unit        the core's unit tests alone: seconds, no QEMU
 ## make fuzz        the core's fuzzers; FUZZ_TIME=SECONDS for each [60]
+## make qemu-asan   QEMU with AddressSanitizer and UndefinedBehaviorSanitizer, in
+##                  build/qemu-asan; bad-streams-asan lets it load STREAMS=1000 bad streams
 ## make bench       compare with -accel tcg, and time the core's mechanisms: tables, JSON,
 ##                  pictures
 ## make module      build/module/xmmu.ko for the kernel that runs (KDIR=... for another one)
@@ -51,6 +53,17 @@ sync:
 
 qemu: sync
 	@$(call ninja,build/qemu) qemu-system-x86_64
+
+# With AddressSanitizer and UndefinedBehaviorSanitizer, beside the other build.
+qemu-asan:
+	@./configure --variant=asan
+	@$(call ninja,build/qemu-asan) qemu-system-x86_64
+
+# STREAMS bad streams of migration; see docs/devel/xmmu-migration.rst.
+STREAMS ?= 1000
+bad-streams-asan: qemu-asan
+	@XMMU_QEMU=$(CURDIR)/build/qemu-asan/qemu-system-x86_64 tests/migration/endurance \
+	    --moves 0 --kills 0 --source-kills 0 --streams $(STREAMS)
 
 qtests: sync
 	@$(call ninja,build/qemu) qemu-system-x86_64 $(QTESTS)
@@ -145,10 +158,10 @@ bench:
 	@tests/bench/core
 
 clean:
-	rm -rf build/qemu build/core build/core-* build/logs build/boot-work build/bench build/stamps/qemu
+	rm -rf build/qemu build/qemu-asan build/core build/core-* build/logs build/boot-work build/bench build/stamps/qemu build/stamps/qemu-asan
 
 distclean:
 	rm -rf build
 
-.PHONY: module install-module all help sync qemu qtests install core core-asan core-tsan core-cov core-check core-fuzz \
+.PHONY: module install-module all help sync qemu qemu-asan bad-streams-asan qtests install core core-asan core-tsan core-cov core-check core-fuzz \
         core-bench unit fuzz boot check check-host machine-long measure bench clean distclean

@@ -8,8 +8,10 @@ Owns the process, its QMP connection, and what the guest's mailbox says
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -25,6 +27,24 @@ LIMIT = 300
 
 class Bad(Exception):
     """What must not be."""
+
+
+# A QEMU with sanitizers frees nothing at its end, and goes on after undefined behaviour,
+# of which one process says as much as there is.
+SANITIZERS = {'ASAN_OPTIONS': 'detect_leaks=0', 'UBSAN_OPTIONS': 'print_stacktrace=0'}
+
+
+def complaints(status, errors):
+    """What a sanitizer found, or what signal ended it, as a set of texts that are the same
+    whenever the same happens."""
+    found = set(re.findall(r'SUMMARY: (AddressSanitizer: .*)', errors))
+    for place, what in re.findall(r'^(\S+): runtime error: (.*)', errors, re.M):
+        what = re.sub(r'-?\b(0x[0-9a-f]+|[0-9]+)\b', 'N', what)
+        found.add(f'UndefinedBehaviorSanitizer: {place}: {what}')
+    if status < 0:
+        last = re.findall(r'\S+\.c:\d+:.*[Aa]ssert.*|.*should not be reached.*', errors)
+        found.add(' '.join([signal.Signals(-status).name, *last[-1:]]))
+    return found
 
 
 def build_guests():
@@ -52,6 +72,7 @@ class Machine:
         mine, theirs = socket.socketpair()
         os.set_inheritable(theirs.fileno(), True)
         mine.settimeout(LIMIT)
+        self.errors = tempfile.TemporaryFile('w+', errors='replace')
         self.process = subprocess.Popen(
             [QEMU, '-nodefaults', '-no-user-config', '-display', 'none', '-vga', 'none',
              '-no-reboot', '-accel', accel, '-machine', machine, '-cpu', cpu, '-m', str(memory),
@@ -59,8 +80,8 @@ class Machine:
              '-append', f'{words} cpus{cpus}',
              '-chardev', f'socket,id=qmp,fd={theirs.fileno()}',
              '-mon', 'chardev=qmp,mode=control', *extra],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            text=True, errors='replace', close_fds=False)
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.errors,
+            close_fds=False, env={**SANITIZERS, **os.environ})
         theirs.close()
         self.file = mine.makefile('rw')
         mine.close()
@@ -76,9 +97,13 @@ class Machine:
             raise ConnectionError('QEMU closed the connection')
         return json.loads(line)
 
-    def ask(self, name, **arguments):
+    def tell(self, name, **arguments):
+        """A command whose answer may never come."""
         self.file.write(json.dumps({'execute': name, 'arguments': arguments}) + '\n')
         self.file.flush()
+
+    def ask(self, name, **arguments):
+        self.tell(name, **arguments)
         while True:
             message = self.message()
             if 'event' not in message:
@@ -163,13 +188,15 @@ class Machine:
     def end(self):
         """Exit status and stderr; negative: by a signal."""
         try:
-            errors = self.process.communicate(timeout=LIMIT)[1]
+            self.process.wait(timeout=LIMIT)
         except subprocess.TimeoutExpired as error:
             self.process.kill()
-            self.process.communicate()
+            self.process.wait()
             raise Bad('QEMU does not end') from error
         try:
             self.file.close()
         except OSError:
             pass                # what was not sent any more
-        return self.process.returncode, errors
+        with self.errors:
+            self.errors.seek(0)
+            return self.process.returncode, self.errors.read()
