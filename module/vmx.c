@@ -15,6 +15,7 @@
 #include <linux/gfp.h>
 #include <linux/idr.h>
 #include <linux/list.h>
+#include <linux/moduleparam.h>
 #include <linux/percpu.h>
 #include <linux/slab.h>
 #include <linux/smp.h>
@@ -28,6 +29,7 @@
 #include <asm/ptrace.h>
 #include <asm/tlbflush.h>
 #include <asm/trapnr.h>
+#include <asm/tsc.h>
 #include <asm/vmx.h>
 #include "compat.h"
 #include "xmmu.h"
@@ -75,6 +77,12 @@ static struct {
 } vmx;
 static void *msr_bitmap;	/* const after set-up */
 
+/* The host's interrupts end a stay in the guest, where the CPU does as the manual says. */
+static unsigned int max_stay_us;
+module_param(max_stay_us, uint, 0444);
+MODULE_PARM_DESC(max_stay_us,
+		 "Microseconds after which a guest is left at the latest, by the VMX-preemption timer (0: no limit)");
+
 #define PIN_NEEDED (PIN_BASED_EXT_INTR_MASK | PIN_BASED_NMI_EXITING | \
 		    PIN_BASED_VIRTUAL_NMIS)
 /* What is turned on and off; CR3 and INVLPG exit with shadow tables. */
@@ -119,7 +127,9 @@ static bool choose(u32 *control, u32 msr, u32 needed, u32 used)
 
 static bool read_controls(void)
 {
-	return choose(&vmx.pin, MSR_IA32_VMX_PINBASED_CTLS, PIN_NEEDED, 0) &&
+	u32 timer = max_stay_us ? PIN_BASED_VMX_PREEMPTION_TIMER : 0;
+
+	return choose(&vmx.pin, MSR_IA32_VMX_PINBASED_CTLS, PIN_NEEDED | timer, 0) &&
 	       choose(&vmx.cpu, MSR_IA32_VMX_PROCBASED_CTLS, CPU_NEEDED, 0) &&
 	       choose(&vmx.secondary, MSR_IA32_VMX_PROCBASED_CTLS2,
 		      SECONDARY_EXEC_WBINVD_EXITING, SECONDARY_USED) &&
@@ -386,11 +396,23 @@ static const struct constant constants[] = {
 	{ HOST_GS_SELECTOR, 0 }, { HOST_TR_SELECTOR, GDT_ENTRY_TSS * 8 },
 };
 
+/* A stay in the guest, in steps of the VMX-preemption timer: SDM vol. 3, 26.5.1 and A.6. */
+static u32 stay_ticks(void)
+{
+	u64 misc, ticks = (u64)max_stay_us * tsc_khz / 1000;
+
+	rdmsrl(MSR_IA32_VMX_MISC, misc);
+	return clamp_t(u64, ticks >> (misc & VMX_MISC_PREEMPTION_TIMER_RATE_MASK), 1, U32_MAX);
+}
+
 static void init_vmcs(struct vmx_vcpu *v)
 {
 	for (int i = 0; i < ARRAY_SIZE(constants); i++)
 		vmwrite(constants[i].field, constants[i].value);
 	vmwrite(PIN_BASED_VM_EXEC_CONTROL, vmx.pin);
+	/* No exit saves what is left of it, so each entry starts with all of it. */
+	if (vmx.pin & PIN_BASED_VMX_PREEMPTION_TIMER)
+		vmwrite(VMX_PREEMPTION_TIMER_VALUE, stay_ticks());
 	vmwrite(VM_EXIT_CONTROLS, vmx.exit);
 	vmwrite(MSR_BITMAP, __pa(msr_bitmap));
 	vmwrite(HOST_RIP, (unsigned long)xmmu_vmx_exit);
@@ -1215,6 +1237,8 @@ static bool vmx_explain(struct xmmu_vcpu *vcpu)
 	switch ((u16)from->reason) {
 	case EXIT_REASON_EXTERNAL_INTERRUPT:
 		return false;		/* served by the host */
+	case EXIT_REASON_PREEMPTION_TIMER:
+		return false;		/* max_stay_us */
 	case EXIT_REASON_EXCEPTION_NMI:
 		return explain_exception(vcpu);
 	case EXIT_REASON_EPT_VIOLATION:
