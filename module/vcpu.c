@@ -52,6 +52,7 @@ static u64 host_xss;
 static u64 cr4_offered;
 static u32 xsave_size;
 static u32 run_size;		/* bytes of the mapping */
+static u32 log_offset;		/* in it; 0: no hardware logs writes */
 
 void xmmu_vcpu_init(void)
 {
@@ -69,6 +70,8 @@ void xmmu_vcpu_init(void)
 	if (boot_cpu_has(X86_FEATURE_XSAVES))
 		rdmsrl(MSR_IA32_XSS, host_xss);
 	run_size = XMMU_RUN_XSAVE_OFFSET + PAGE_ALIGN(xsave_size);
+	log_offset = xmmu_hw_features() & XMMU_FEATURE_WRITE_LOG ? run_size : 0;
+	run_size += log_offset ? PAGE_SIZE : 0;
 }
 
 void xmmu_vcpu_get_caps(struct xmmu_caps *caps)
@@ -76,6 +79,7 @@ void xmmu_vcpu_get_caps(struct xmmu_caps *caps)
 	caps->xcr0 = xcr0_offered;
 	caps->xsave_size = xsave_size;
 	caps->run_size = run_size;
+	caps->log_offset = log_offset;
 }
 
 /* What XSETBV would accept: Intel SDM vol. 1, 13.3. */
@@ -361,6 +365,7 @@ static int check_controls(const struct xmmu_controls *controls)
 	u64 ratio = controls->tsc_ratio;
 
 	if (controls->want & ~XMMU_WANT_ALL || controls->zero || ratio > TSC_RATIO_MAX ||
+	    (controls->want & XMMU_WANT_WRITE_LOG && !log_offset) ||
 	    (ratio && !(xmmu_hw_features() & XMMU_FEATURE_TSC_SCALE)))
 		return -EINVAL;
 	return 0;
@@ -543,6 +548,8 @@ static struct xmmu_vcpu *vcpu_alloc(struct xmmu_vm *vm, u32 index)
 	vcpu->run = alloc_pages_exact(run_size, GFP_KERNEL_ACCOUNT | __GFP_ZERO);
 	/* kmalloc aligns a power of two to itself, and XSAVE needs 64. */
 	vcpu->xsave = kzalloc(roundup_pow_of_two(xsave_size), GFP_KERNEL_ACCOUNT);
+	if (vcpu->run && log_offset)
+		vcpu->log = (void *)vcpu->run + log_offset;
 	if (!vcpu->run || !vcpu->xsave || xmmu_hw->vcpu_new(vcpu)) {
 		vcpu_free(vcpu);
 		return NULL;

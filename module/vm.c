@@ -90,6 +90,15 @@ static int do_update(struct xmmu_vm *vm, struct xmmu_update *update)
 	return ret;
 }
 
+static int leave_guest(struct xmmu_vm *vm)
+{
+	if (mutex_lock_killable(&vm->lock))
+		return -EINTR;
+	xmmu_vm_flush(vm);
+	mutex_unlock(&vm->lock);
+	return 0;
+}
+
 static int update(struct xmmu_vm *vm, struct xmmu_update __user *arg)
 {
 	struct xmmu_update update;
@@ -99,10 +108,8 @@ static int update(struct xmmu_vm *vm, struct xmmu_update __user *arg)
 		return -EFAULT;
 	if (update.count > XMMU_UPDATE_MAX)
 		return -E2BIG;
-	if (!update.count)
-		return 0;
 	update.done = 0;
-	ret = do_update(vm, &update);
+	ret = update.count ? do_update(vm, &update) : leave_guest(vm);
 	if (put_user(update.done, &arg->done))
 		return -EFAULT;
 	return ret;

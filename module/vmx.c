@@ -52,6 +52,7 @@ struct vmx_vcpu {
 	bool ept;			/* the VMCS is set up for a root of that format */
 	bool refused;			/* what put_crs() was given cannot be run */
 	bool flush;			/* the guest's own translations, at the next entry */
+	bool logs;			/* page-modification logging is on */
 	struct xmmu_event injected;	/* at this entry */
 	struct vmx_exit exit;
 };
@@ -98,7 +99,7 @@ MODULE_PARM_DESC(max_stay_us,
 #define SECONDARY_USED (SECONDARY_EXEC_ENABLE_EPT | SECONDARY_EXEC_UNRESTRICTED_GUEST | \
 			SECONDARY_EXEC_ENABLE_VPID | SECONDARY_EXEC_ENABLE_RDTSCP | \
 			SECONDARY_EXEC_ENABLE_INVPCID | SECONDARY_EXEC_TSC_SCALING | \
-			SECONDARY_EXEC_ENCLS_EXITING)
+			SECONDARY_EXEC_ENCLS_EXITING | SECONDARY_EXEC_ENABLE_PML)
 #define EXIT_NEEDED (VM_EXIT_HOST_ADDR_SPACE_SIZE | VM_EXIT_SAVE_IA32_PAT | \
 		     VM_EXIT_LOAD_IA32_PAT | VM_EXIT_LOAD_IA32_EFER | \
 		     VM_EXIT_SAVE_DEBUG_CONTROLS)
@@ -159,6 +160,8 @@ static void read_ept_caps(void)
 		vmx.secondary &= ~(SECONDARY_EXEC_ENABLE_EPT |
 				   SECONDARY_EXEC_UNRESTRICTED_GUEST);
 	vmx.ept = vmx.secondary & SECONDARY_EXEC_ENABLE_EPT;
+	if (!vmx.ept || !(vmx.ept_vpid & EPT_CAP_AD))
+		vmx.secondary &= ~SECONDARY_EXEC_ENABLE_PML;
 	vmx.unrestricted = vmx.secondary & SECONDARY_EXEC_UNRESTRICTED_GUEST;
 }
 
@@ -312,6 +315,8 @@ static void vmx_get_caps(struct xmmu_caps *caps)
 		caps->features |= XMMU_FEATURE_REALMODE;
 	if (vmx.secondary & SECONDARY_EXEC_TSC_SCALING)
 		caps->features |= XMMU_FEATURE_TSC_SCALE;
+	if (vmx.secondary & SECONDARY_EXEC_ENABLE_PML)
+		caps->features |= XMMU_FEATURE_WRITE_LOG;
 }
 
 static bool vmx_root_ok(const struct xmmu_table *table)
@@ -578,6 +583,20 @@ static u64 eptp(const struct xmmu_table *root)
 	       (vmx.ept_vpid & EPT_CAP_AD ? BIT_ULL(6) : 0);
 }
 
+/* Page-modification logging: SDM vol. 3, 29.3.6. */
+static bool choose_log(struct xmmu_vcpu *vcpu, bool ept)
+{
+	struct vmx_vcpu *v = vcpu->hw;
+	bool on = ept && (vcpu->state.controls.want & XMMU_WANT_WRITE_LOG);
+
+	if (on && !v->logs) {
+		vmwrite(PML_ADDRESS, __pa(vcpu->log));
+		vmwrite(GUEST_PML_INDEX, XMMU_LOG_ENTRIES - 1);
+	}
+	v->logs = on;
+	return on;
+}
+
 /* @ept: the root is of that format. */
 static void put_secondary(struct xmmu_vcpu *vcpu, bool ept)
 {
@@ -588,6 +607,8 @@ static void put_secondary(struct xmmu_vcpu *vcpu, bool ept)
 			       SECONDARY_EXEC_UNRESTRICTED_GUEST);
 	if (!vcpu->state.controls.tsc_ratio)
 		secondary &= ~SECONDARY_EXEC_TSC_SCALING;
+	if (!choose_log(vcpu, ept))
+		secondary &= ~SECONDARY_EXEC_ENABLE_PML;
 	vmwrite(SECONDARY_VM_EXEC_CONTROL, secondary);
 	if (ept)
 		vmwrite(EPT_POINTER, eptp(vcpu->root));
@@ -964,8 +985,10 @@ static bool is_event(const struct vmx_exit *exit, u32 type, u8 vector)
 
 static void block_nmis_again(const struct vmx_exit *exit)
 {
-	u64 info = (u16)exit->reason == EXIT_REASON_EPT_VIOLATION ? exit->qualification :
-		   (u16)exit->reason == EXIT_REASON_EXCEPTION_NMI ? exit->intr_info : 0;
+	u16 reason = exit->reason;
+	u64 info = reason == EXIT_REASON_EPT_VIOLATION || reason == EXIT_REASON_PML_FULL
+		   ? exit->qualification :
+		   reason == EXIT_REASON_EXCEPTION_NMI ? exit->intr_info : 0;
 
 	if ((info & NMI_UNBLOCKED) && !(exit->vectoring & VECTORING_INFO_VALID_MASK) &&
 	    !is_event(exit, INTR_TYPE_HARD_EXCEPTION, X86_TRAP_DF))
@@ -988,6 +1011,8 @@ static void note_exit(struct xmmu_vcpu *vcpu)
 		exit->gpa = vmread(GUEST_PHYSICAL_ADDRESS);
 	get_plain(&vcpu->state, XMMU_GROUP_GPRS);
 	block_nmis_again(exit);
+	if ((u16)exit->reason == EXIT_REASON_PML_FULL)
+		vmwrite(GUEST_PML_INDEX, XMMU_LOG_ENTRIES - 1);
 }
 
 /* An NMI or a machine check is handled on the CPU that met it; interrupts wait. */
@@ -1201,13 +1226,15 @@ static void explain_reason(struct xmmu_exit *exit, const struct vmx_exit *from)
 		[EXIT_REASON_MSR_WRITE] = XMMU_EXIT_MSR,
 		[EXIT_REASON_EPT_VIOLATION] = XMMU_EXIT_MEMORY,
 		[EXIT_REASON_EPT_MISCONFIG] = XMMU_EXIT_MEMORY,
+		[EXIT_REASON_PML_FULL] = XMMU_EXIT_LOG_FULL,
 	};
 	u16 code = from->reason;
 
 	exit->hardware = from->reason;
 	exit->reason = code < ARRAY_SIZE(reason) && reason[code] ? reason[code]
 								  : XMMU_EXIT_INSTRUCTION;
-	if (code > EXIT_REASON_NMI_WINDOW && exit->reason != XMMU_EXIT_MEMORY)
+	if (code > EXIT_REASON_NMI_WINDOW && exit->reason != XMMU_EXIT_MEMORY &&
+	    exit->reason != XMMU_EXIT_LOG_FULL)
 		exit->length = from->length;
 }
 

@@ -211,6 +211,7 @@ struct xmmu_vcpu {
 	struct mutex lock;
 
 	struct xmmu_run *run;	/* shared with user space: read each field once */
+	void *log;		/* the page of it that hardware logs writes to, or NULL */
 	struct xmmu_run state;	/* ours */
 	struct xmmu_run next;	/* a commit, until it has been checked */
 	struct xmmu_table *root;	/* changes under vm->lock too */

@@ -704,6 +704,53 @@ static void test_harvest(bool tdp)
 	CHECK(!harvest(g, 0xc));
 }
 
+static int in_log(const uint64_t *log, uint64_t word)
+{
+	int count = 0;
+
+	for (int i = 0; i < XMMU_LOG_ENTRIES; i++)
+		count += log[i] == word;
+	return count;
+}
+
+/* From the same place again, with the page that it writes clean. */
+static struct xmmu_exit *write_again(struct guest *g)
+{
+	CHECK(harvest(g, 0xc) & XMMU_ACCESS_DIRTY);
+	g->run->gprs.rip = CODE;
+	g->run->commit |= XMMU_GROUP_GPRS;
+	return run(g);
+}
+
+/* Pages that become dirty are in the log, from its end down; then it is full. */
+static void test_write_log(bool tdp)
+{
+	struct guest *g = guest_new(LONG, tdp);
+	uint64_t *log = (void *)((char *)g->run + caps.log_offset);
+	int runs = 0;
+
+	want(g, XMMU_WANT_WRITE_LOG);
+	if (!(caps.features & XMMU_FEATURE_WRITE_LOG)) {
+		CHECK(ioctl(g->cpu, XMMU_RUN, 0) && errno == EINVAL);
+		return;
+	}
+	memset(log, 0xff, 4096);
+	LOAD(g, touch);
+	run_until(g, XMMU_EXIT_HLT);
+	CHECK(in_log(log, 0xc000) == tdp && !in_log(log, 0xb000));
+	CHECK((log[XMMU_LOG_ENTRIES - 1] == -1ULL) == !tdp && log[0] == -1ULL);
+	if (!tdp)
+		return;
+	while (write_again(g)->reason == XMMU_EXIT_HLT && runs < XMMU_LOG_ENTRIES)
+		runs++;
+	CHECK(g->run->exit.reason == XMMU_EXIT_LOG_FULL && !in_log(log, -1), "%s",
+	      said(&g->run->exit));
+	memset(log, 0xff, 4096);
+	run_until(g, XMMU_EXIT_HLT);
+	CHECK(log[XMMU_LOG_ENTRIES - 1] == 0xc000 &&
+	      in_log(log, -1) == XMMU_LOG_ENTRIES - 1);
+}
+
 static void faults_at(struct guest *g, uint64_t address, uint32_t access, uint32_t granted)
 {
 	struct xmmu_exit *exit = run_until(g, g->tdp ? XMMU_EXIT_MEMORY : XMMU_EXIT_EXCEPTION);
@@ -1006,6 +1053,7 @@ static const struct {
 	{ "breakpoints", test_breakpoints },
 	{ "tsc", test_tsc },
 	{ "harvest", test_harvest },
+	{ "write-log", test_write_log },
 	{ "rights", test_rights },
 	{ "table-fault", test_table_fault },
 	{ "fpu", test_fpu },

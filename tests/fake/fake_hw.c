@@ -28,6 +28,8 @@ typedef struct Tlb {
 typedef struct FakeVcpu {
     Tlb tlb[TLB_SIZE];
     bool missed;
+    bool logs, log_full;
+    int log_index;              /* the next word to write; -1: none is left */
 } FakeVcpu;
 
 static u32 vendor, features;
@@ -126,10 +128,28 @@ static bool walk(const struct xmmu_vcpu *vcpu, u64 address, u32 want, Tlb *out)
     }
 }
 
+/* Intel SDM vol. 3, 29.3.6.  False: there is no room to log what becomes dirty. */
+static bool log_write(const struct xmmu_vcpu *vcpu, u64 address)
+{
+    FakeVcpu *hw = vcpu->hw;
+    u64 *log = vcpu->log;
+
+    if (!hw->logs) {
+        return true;
+    }
+    if (hw->log_index < 0) {
+        hw->log_full = true;
+        return false;
+    }
+    __atomic_store_n(&log[hw->log_index--], address & FRAME_MASK, __ATOMIC_RELEASE);
+    return true;
+}
+
 /* The D bit: the entry that was cached must still be the one, else walk again. */
 static bool make_dirty(const struct xmmu_vcpu *vcpu, Tlb *tlb, u64 address, u32 want)
 {
     const Format *format = format_of(vcpu->root);
+    bool logged = false;
 
     if (!(features & XMMU_FEATURE_AD) && format == &ept) {
         return true;
@@ -145,6 +165,12 @@ static bool make_dirty(const struct xmmu_vcpu *vcpu, Tlb *tlb, u64 address, u32 
             return false;
         }
         old = __atomic_load_n(now.leaf, __ATOMIC_SEQ_CST);
+        if (!logged && !(old & format->dirty)) {
+            logged = log_write(vcpu, address);
+            if (!logged) {
+                return false;
+            }
+        }
         if ((access_of(format, old) & want & XMMU_ACCESS_WRITE) &&
             try_cmpxchg64(now.leaf, &old, old | format->dirty)) {
             now.access |= XMMU_ACCESS_DIRTY;
@@ -207,8 +233,15 @@ static void vcpu_free(struct xmmu_vcpu *vcpu)
 
 static void commit(struct xmmu_vcpu *vcpu, u32 which)
 {
-    (void)vcpu;
+    FakeVcpu *hw = vcpu->hw;
+    bool logs = vcpu->root->format == XMMU_FORMAT_EPT &&
+                (vcpu->state.controls.want & XMMU_WANT_WRITE_LOG);
+
     (void)which;
+    if (logs && !hw->logs) {
+        hw->log_index = XMMU_LOG_ENTRIES - 1;
+    }
+    hw->logs = logs;
 }
 
 static void fetch(struct xmmu_vcpu *vcpu, u32 which)
@@ -248,7 +281,7 @@ static void enter(struct xmmu_vcpu *vcpu)
                             ((next_random(&seed) % gpr[FAKE_PAGES]) << PAGE_SHIFT);
         host = translate(vcpu, gpr[FAKE_ADDRESS], gpr[FAKE_WANT]);
         if (!host) {
-            hw->missed = true;
+            hw->missed = !hw->log_full;
             return;
         }
         if (gpr[FAKE_WANT] & XMMU_ACCESS_WRITE) {
@@ -281,6 +314,12 @@ static bool explain(struct xmmu_vcpu *vcpu)
 {
     FakeVcpu *hw = vcpu->hw;
 
+    if (hw->log_full) {
+        hw->log_full = false;
+        hw->log_index = XMMU_LOG_ENTRIES - 1;
+        vcpu->state.exit.reason = XMMU_EXIT_LOG_FULL;
+        return true;
+    }
     if (hw->missed) {
         explain_miss(vcpu, &vcpu->state.exit);
         return true;

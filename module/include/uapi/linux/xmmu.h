@@ -55,6 +55,7 @@ enum xmmu_feature {
 	 * prefixes (CPUID, HLT, RDMSR, WRMSR, IN, OUT), or 0.
 	 */
 	XMMU_FEATURE_NEXT_RIP	= 1 << 5,
+	XMMU_FEATURE_WRITE_LOG	= 1 << 6,	/* XMMU_WANT_WRITE_LOG */
 };
 
 /* XMMU_GET_CAPS.  in: size; out: the first min(size, what there is) bytes. */
@@ -72,6 +73,8 @@ struct xmmu_caps {
 	__u32 xsave_size;	/* bytes of xmmu_run.xsave that hold state */
 	__u32 tsc_khz;
 	__u64 xcr0;		/* bits that a guest may set */
+	__u32 log_offset;	/* of the log of writes in what is mapped; 0: there is none */
+	__u32 zero;
 };
 
 /* ---- Guest memory ------------------------------------------------------- */
@@ -166,7 +169,8 @@ struct xmmu_entry {
  * rest is not done; @done says how many were, and the error is that of the next.
  * When this returns no vCPU translates any more by what an entry said before
  * and does not say now; pages and tables that went out of use are let go after
- * that.
+ * that.  With @count = 0 it only waits until every vCPU that is in the guest has left
+ * it once: what the hardware wrote for it can be read then.
  *
  * Any operation: ENOENT: no such table; EINVAL: the operation, the index, "zero".
  * The call: E2BIG: more than XMMU_UPDATE_MAX; EFAULT: @entries cannot be read, or
@@ -286,7 +290,15 @@ enum xmmu_want {
 	 */
 	XMMU_WANT_NMI_WINDOW	= 1 << 1,
 	XMMU_WANT_CR_EXITS	= 1 << 2,	/* exit on any access to CR3, and INVLPG */
-	XMMU_WANT_ALL		= (1 << 3) - 1
+	/*
+	 * Log the pages that get DIRTY by this vCPU, with a root of FORMAT_EPT: their
+	 * addresses in the guest go to the XMMU_LOG_ENTRIES words of the log, from the
+	 * last one down.  When there is no word left: XMMU_EXIT_LOG_FULL, and the next
+	 * run begins at the last one again, as it does when this was off.
+	 * User space may write what it likes to the log.
+	 */
+	XMMU_WANT_WRITE_LOG	= 1 << 3,
+	XMMU_WANT_ALL		= (1 << 4) - 1
 };
 
 struct xmmu_controls {
@@ -317,6 +329,7 @@ enum xmmu_exit_reason {
 	XMMU_EXIT_INSTRUCTION,	/* any other that the module does not let run */
 	XMMU_EXIT_TASK_SWITCH,
 	XMMU_EXIT_SHUTDOWN,	/* triple fault */
+	XMMU_EXIT_LOG_FULL,	/* XMMU_WANT_WRITE_LOG */
 	XMMU_EXIT_INVALID,	/* the state cannot be run; .hardware says more */
 	XMMU_EXIT_UNKNOWN,	/* .hardware */
 };
@@ -394,6 +407,9 @@ struct xmmu_run {
 
 /* Where the XSAVE image (standard format) begins in the mapping. */
 #define XMMU_RUN_XSAVE_OFFSET	4096
+
+/* Words of the log of writes at xmmu_caps.log_offset. */
+#define XMMU_LOG_ENTRIES	512
 
 #define XMMU_IOCTL		0xb7
 
