@@ -33,6 +33,8 @@ struct XmmuDirtyChunk {
     uint64_t judged[XMMU_DIRTY_WORDS];      /* what it has seen, while it is asked */
     uint64_t forget[XMMU_DIRTY_WORDS];      /* taken out of the log; the flush is owed */
     uint64_t wanted[XMMU_DIRTY_WORDS];      /* .logged as it is to become */
+    /* Hardware's log named them, so its leaves may have D.  Atomic. */
+    uint64_t hinted[XMMU_DIRTY_WORDS];
 };
 
 /* Sorted by frame.  The array never changes, another one takes its place. */

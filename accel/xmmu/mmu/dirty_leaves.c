@@ -11,7 +11,7 @@
 #include "shadow.h"
 
 /* Runs of frames of @slot. */
-static void visit_slot(const XmmuDirtyVisit *visit, XmmuHold *hold, unsigned as_id,
+static void visit_slot(XmmuDirtyVisit *visit, XmmuHold *hold, unsigned as_id,
                        const XmmuRegion *slot)
 {
     hfn_t base = slot->hpa >> XMMU_PAGE_SHIFT, first = visit->chunk->hfn;
@@ -24,13 +24,20 @@ static void visit_slot(const XmmuDirtyVisit *visit, XmmuHold *hold, unsigned as_
             pos++;
         }
         if (pos > start) {
-            visit->tdp(hold, as_id, slot->gfn + (start - base), pos - start);
+            visit->tdp(visit, hold, as_id, slot->gfn + (start - base), pos - start);
         }
     }
 }
 
+static void leave(XmmuDirtyVisit *visit)
+{
+    if (visit->leave) {
+        visit->leave(visit);
+    }
+}
+
 /* The slots stay as they are: slots_lock. */
-static void visit_tdp(const XmmuDirtyVisit *visit)
+static void visit_tdp(XmmuDirtyVisit *visit)
 {
     XmmuVm *vm = visit->vm;
     XmmuHold hold;
@@ -43,10 +50,11 @@ static void visit_tdp(const XmmuDirtyVisit *visit)
             visit_slot(visit, &hold, as_id, &slots->regions[i]);
         }
     }
+    leave(visit);
     xmmu_read_unlock(&hold);
 }
 
-static void visit_shadow(const XmmuDirtyVisit *visit)
+static void visit_shadow(XmmuDirtyVisit *visit)
 {
     XmmuVm *vm = visit->vm;
     XmmuChunk *chunk;
@@ -54,17 +62,18 @@ static void visit_shadow(const XmmuDirtyVisit *visit)
     xmmu_write_lock(vm, XMMU_REASON_SLICE);
     chunk = xmmu_chunk_find(vm, visit->chunk->hfn);
     if (chunk) {
-        xmmu_ptr_list_each(&chunk->rmap_2m, visit->shadow, vm);
+        xmmu_ptr_list_each(&chunk->rmap_2m, visit->shadow, visit);
         for (unsigned i = 0; i < XMMU_ENTRIES; i++) {
             if (xmmu_dirty_has_bit(visit->bits, i)) {
-                xmmu_ptr_list_each(&chunk->rmap[i], visit->shadow, vm);
+                xmmu_ptr_list_each(&chunk->rmap[i], visit->shadow, visit);
             }
         }
     }
+    leave(visit);
     xmmu_write_unlock(vm);
 }
 
-void xmmu_dirty_visit(const XmmuDirtyVisit *visit)
+void xmmu_dirty_visit(XmmuDirtyVisit *visit)
 {
     if (visit->vm->config.tdp) {
         visit_tdp(visit);

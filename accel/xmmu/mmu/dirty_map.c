@@ -226,6 +226,8 @@ static void begin_word(XmmuVm *vm, XmmuDirtyChunk *chunk, unsigned i, uint64_t f
     __atomic_fetch_and(none, ~fresh, __ATOMIC_SEQ_CST);
     __atomic_fetch_or(all, fresh, __ATOMIC_SEQ_CST);
     __atomic_fetch_or(&chunk->logged[i], fresh, __ATOMIC_SEQ_CST);
+    /* Hardware's leaves may have D since long. */
+    __atomic_fetch_or(&chunk->hinted[i], fresh, __ATOMIC_SEQ_CST);
 }
 
 /*

@@ -20,6 +20,7 @@
  * knows itself.
  */
 #include "dirty_priv.h"
+#include "slots.h"
 
 static void mark_word(XmmuVm *vm, XmmuVcpu *vcpu, XmmuDirtyChunk *chunk, unsigned i,
                       uint64_t mask)
@@ -122,6 +123,30 @@ bool xmmu_vm_dirty_logs(XmmuVm *vm, hpa_t hpa)
                      xmmu_dirty_bit(hfn));
     vm->services->rcu_read_unlock();
     return logs;
+}
+
+void xmmu_vm_dirty_hint(XmmuVm *vm, gfn_t gfn)
+{
+    const XmmuRegion *slot;
+    XmmuDirtyChunk *chunk = NULL;
+    hfn_t hfn = 0;
+
+    vm->services->rcu_read_lock();
+    slot = xmmu_slot_find(vm, XMMU_AS_NORMAL, gfn);
+    if (slot) {
+        hfn = xmmu_slot_hpa(slot, gfn) >> XMMU_PAGE_SHIFT;
+        chunk = xmmu_dirty_find(__atomic_load_n(&vm->dirty_map, __ATOMIC_ACQUIRE), hfn);
+    }
+    if (chunk) {
+        __atomic_fetch_or(&chunk->hinted[xmmu_dirty_word(hfn)], xmmu_dirty_bit(hfn),
+                          __ATOMIC_SEQ_CST);
+    }
+    vm->services->rcu_read_unlock();
+}
+
+bool xmmu_vm_dirty_logs_any(XmmuVm *vm)
+{
+    return __atomic_load_n(&vm->dirty_map, __ATOMIC_SEQ_CST);
 }
 
 bool xmmu_dirty_is_clean(XmmuVm *vm, hfn_t hfn)

@@ -92,15 +92,19 @@ static inline bool xmmu_dirty_leaf_has(const XmmuHostFormat *format, XmmuSpte sp
 /* ---- Leaves: dirty_leaves.c --------------------------------------------------- */
 
 /* What is done to the leaves of the frames of @chunk that have their bit in @bits. */
-typedef struct XmmuDirtyVisit {
+typedef struct XmmuDirtyVisit XmmuDirtyVisit;
+struct XmmuDirtyVisit {
     XmmuVm *vm;
     const XmmuDirtyChunk *chunk;
     const uint64_t *bits;
-    void (*tdp)(XmmuHold *hold, unsigned as_id, gfn_t gfn, uint64_t npages);
-    void (*shadow)(void *sptep, void *vm);
-} XmmuDirtyVisit;
+    void (*tdp)(XmmuDirtyVisit *visit, XmmuHold *hold, unsigned as_id, gfn_t gfn,
+                uint64_t npages);
+    void (*shadow)(void *sptep, void *visit);
+    /* Before mmu_lock is released; may be NULL. */
+    void (*leave)(XmmuDirtyVisit *visit);
+};
 
-void xmmu_dirty_visit(const XmmuDirtyVisit *visit);
+void xmmu_dirty_visit(XmmuDirtyVisit *visit);
 /* The shadow leaf @sptep loses @bit.  Write side. */
 void xmmu_dirty_without(XmmuVm *vm, XmmuSpte *sptep, uint64_t bit);
 
@@ -110,8 +114,8 @@ void xmmu_dirty_without(XmmuVm *vm, XmmuSpte *sptep, uint64_t bit);
  * there was some, so a flush is owed. */
 bool xmmu_dirty_protect_chunk(XmmuVm *vm, XmmuDirtyChunk *chunk, hfn_t start, hfn_t end);
 bool xmmu_dirty_protect_range(XmmuVm *vm, hfn_t start, hfn_t end);
-/* Bring the D bits of the leaves into .dirty. */
-void xmmu_dirty_harvest_chunk(XmmuVm *vm, XmmuDirtyChunk *chunk, hfn_t start, hfn_t end);
+/* Bring the D bits of the leaves of [start, end) into .dirty. */
+void xmmu_dirty_harvest(XmmuVm *vm, hfn_t start, hfn_t end);
 
 /* ---- Telling: dirty_sync.c ------------------------------------------------------- */
 

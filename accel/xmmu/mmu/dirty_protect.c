@@ -10,23 +10,28 @@
 #include "dirty_priv.h"
 #include "tdp.h"
 
-static void protect_tdp(XmmuHold *hold, unsigned as_id, gfn_t gfn, uint64_t npages)
+static void protect_tdp(XmmuDirtyVisit *visit, XmmuHold *hold, unsigned as_id, gfn_t gfn,
+                        uint64_t npages)
 {
+    (void)visit;
     xmmu_tdp_write_protect_range(hold, as_id, gfn, npages);
 }
 
 /* A leaf of 2 MiB stays one; the fault of the next write puts a table there. */
 static void protect_shadow(void *sptep, void *opaque)
 {
-    XmmuVm *vm = opaque;
+    const XmmuDirtyVisit *visit = opaque;
 
-    xmmu_dirty_without(vm, sptep, vm->format->write);
+    xmmu_dirty_without(visit->vm, sptep, visit->vm->format->write);
 }
 
 bool xmmu_dirty_protect_chunk(XmmuVm *vm, XmmuDirtyChunk *chunk, hfn_t start, hfn_t end)
 {
     uint64_t bits[XMMU_DIRTY_WORDS];
-    XmmuDirtyVisit visit = { vm, chunk, bits, protect_tdp, protect_shadow };
+    XmmuDirtyVisit visit = {
+        .vm = vm, .chunk = chunk, .bits = bits,
+        .tdp = protect_tdp, .shadow = protect_shadow,
+    };
     uint64_t count = 0;
 
     for (unsigned i = 0; i < XMMU_DIRTY_WORDS; i++) {

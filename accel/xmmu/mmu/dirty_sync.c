@@ -89,20 +89,6 @@ bool xmmu_dirty_sync_range(XmmuVm *vm, hfn_t start, hfn_t end, XmmuDirtyFn *fn,
     return any;
 }
 
-static void harvest_range(XmmuVm *vm, hfn_t start, hfn_t end)
-{
-    XmmuDirtyMap *map = vm->dirty_map;
-
-    for (size_t c = xmmu_dirty_chunk_after(map, start);
-         c < map->count && map->chunk[c]->hfn < end; c++) {
-        xmmu_dirty_harvest_chunk(vm, map->chunk[c], start, end);
-    }
-    if (vm->services->harvest) {
-        /* Hardware that has a copy tells of leaves that went when it learns that. */
-        xmmu_dirty_flush(vm);
-    }
-}
-
 void xmmu_vm_dirty_sync(XmmuVm *vm, hpa_t hpa, uint64_t npages, XmmuDirtyFn *fn,
                         void *opaque)
 {
@@ -112,7 +98,7 @@ void xmmu_vm_dirty_sync(XmmuVm *vm, hpa_t hpa, uint64_t npages, XmmuDirtyFn *fn,
     if (vm->dirty_map) {
         xmmu_dirty_hear_oracle(vm, start, start + npages);
         if (!xmmu_dirty_protects(vm)) {
-            harvest_range(vm, start, start + npages);
+            xmmu_dirty_harvest(vm, start, start + npages);
         }
         xmmu_dirty_settle(vm);
         /* With write protection nothing was taken away yet. */

@@ -100,6 +100,13 @@ typedef struct XmmuServices {
      */
     void (*harvest)(void *opaque, XmmuHarvest *list, size_t count);
     /*
+     * Hardware that logs which pages get D in its copies: tell all of them so far by
+     * xmmu_vm_dirty_hint() and return true.  Then .harvest is asked only for those, and
+     * for leaves that have D here.  False: some write since the log began may not be
+     * there, ask for all.  Called with no mmu_lock held.  May be NULL.
+     */
+    bool (*hint_dirty)(void *opaque);
+    /*
      * Frames were written (bits as for XmmuDirtyFn) whose writes are logged no longer,
      * as their region has gone.  Called by xmmu_vm_set_memory().  May be NULL.
      */
@@ -235,6 +242,11 @@ void xmmu_vcpu_dirty_spill(XmmuVcpu *vcpu, XmmuDirtyFn *fn, void *opaque);
 /* Whoever knows of writes that our tables do not say (D in the hardware's copy of a leaf
  * that is changed): log them.  Any lock may be held. */
 void xmmu_vm_dirty_mark(XmmuVm *vm, hpa_t hpa, uint64_t npages);
+
+/* Hardware has set D in its copy of the leaf for @gfn.  Any lock may be held. */
+void xmmu_vm_dirty_hint(XmmuVm *vm, gfn_t gfn);
+/* Are writes to anything logged? */
+bool xmmu_vm_dirty_logs_any(XmmuVm *vm);
 
 /*
  * An oracle: whoever executes the guest tells that a vCPU writes to the page at @hpa.
