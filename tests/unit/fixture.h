@@ -58,6 +58,7 @@ typedef struct Fixture {
     XmmuDirtyFn *dropped;       /* takes what dirty_dropped tells; NULL: nobody */
     void *dropped_opaque;
     XmmuMirror *mirror;         /* of the native engine; NULL: none, see native.h */
+    void *native;               /* then: the Native */
     XmmuHwResult last;
 } Fixture;
 

@@ -33,8 +33,16 @@ static void service_harvest(void *opaque, XmmuHarvest *list, size_t count)
     xmmu_mirror_harvest(fx->mirror, list, count);
 }
 
+bool native_hint_dirty(void *opaque)
+{
+    Fixture *fx = opaque;
+    Native *n = fx->native;
+
+    return xmmu_write_logs_hint(&n->logs);
+}
+
 /* Those of the fixture, and the mirror's. */
-static XmmuServices native_services(void)
+static XmmuServices native_services(const Native *n)
 {
     XmmuServices services = fixture_services;
 
@@ -43,6 +51,7 @@ static XmmuServices native_services(void)
     services.table_gone = xmmu_mirror_gone;
     services.max_level = service_max_level;
     services.harvest = service_harvest;
+    services.hint_dirty = n->logs_writes ? native_hint_dirty : NULL;
     return services;
 }
 
@@ -53,6 +62,7 @@ static void written(void *opaque, hpa_t hpa, uint64_t size)
     Native *n = opaque;
 
     g_assert_cmphex(hpa - (uintptr_t)n->fx->ram, <, n->fx->ram_size);
+    xmmu_vm_dirty_mark(n->fx->vm, hpa, size >> XMMU_PAGE_SHIFT);
     __atomic_fetch_add(&n->written, size, __ATOMIC_RELAXED);
 }
 
@@ -77,7 +87,12 @@ Native *native_for(Fixture *fx)
     g_assert_true(xmmu_mirror_add_ram(n->mirror, (uintptr_t)fx->ram, fx->ram_size,
                                       XMMU_PAGE_SIZE, false, &error));
     fx->mirror = n->mirror;
-    n->services = native_services();
+    fx->native = n;
+    n->logs_writes = xmmu_write_logs_useful(n->device, &fx->config);
+    if (n->logs_writes) {
+        xmmu_write_logs_init(&n->logs, fx->vm, n->device, xmmu_mirror_fd(n->mirror));
+    }
+    n->services = native_services(n);
     fx->vm->services = &n->services;
     for (unsigned i = 0; i < FIXTURE_CPUS; i++) {
         if (fx->cpus[i]) {
@@ -107,6 +122,9 @@ void native_add_cpu(Native *n, unsigned index)
     }
     g_assert_true(xmmu_device_new_vcpu(n->device, xmmu_mirror_fd(n->mirror), index,
                                        &n->cpus[index], &error));
+    if (n->logs_writes) {
+        xmmu_write_log_add(&n->logs, &n->log[index], &n->cpus[index]);
+    }
     n->made[index] = true;
 }
 
@@ -116,6 +134,9 @@ void native_free(Native *n)
 
     for (unsigned i = 0; i < FIXTURE_CPUS; i++) {
         if (n->made[i]) {
+            if (n->logs_writes) {
+                xmmu_write_log_remove(&n->logs, &n->log[i]);
+            }
             xmmu_device_close_vcpu(&n->cpus[i]);
             xmmu_mirror_forget_vcpu(n->mirror, i);
         }
@@ -172,6 +193,30 @@ static bool handle_fault(Native *n, unsigned cpu, const struct xmmu_run *run,
     }
 }
 
+/* As the engine does it. */
+static void choose_log(Native *n, unsigned cpu)
+{
+    struct xmmu_controls *controls = &n->cpus[cpu].run->controls;
+    XmmuWriteLog *log = &n->log[cpu];
+    bool on = n->logs_writes && xmmu_write_log_enter(&n->logs, log);
+
+    if (on && !(controls->want & XMMU_WANT_WRITE_LOG)) {
+        xmmu_write_log_renew(&n->logs, log);
+    }
+    controls->want = on ? XMMU_WANT_WRITE_LOG : 0;
+}
+
+static int run_device(Native *n, unsigned cpu)
+{
+    int ret;
+
+    choose_log(n, cpu);
+    n->cpus[cpu].run->commit |= XMMU_GROUP_CONTROLS;
+    ret = xmmu_device_run(&n->cpus[cpu]);
+    xmmu_write_log_leave(&n->log[cpu]);
+    return ret;
+}
+
 static void give_work(struct xmmu_run *run, const NativeWork *work)
 {
     uint64_t seed = work->seed ? work->seed : 1;
@@ -203,14 +248,17 @@ NativeEnd native_run(Native *n, unsigned cpu, const NativeWork *work, char **err
             *error = text;
             return NATIVE_FAILED;
         }
-        run->commit |= XMMU_GROUP_CONTROLS;
-        ret = xmmu_device_run(&n->cpus[cpu]);
+        ret = run_device(n, cpu);
         if (ret == -EINTR || (error && ret && ret == -fake.fail_errno)) {
             continue;           /* nothing was committed */
         }
         g_assert_cmpint(ret, ==, 0);
         if (run->exit.reason == XMMU_EXIT_HLT) {
             return NATIVE_DONE;
+        }
+        if (run->exit.reason == XMMU_EXIT_LOG_FULL) {
+            xmmu_write_log_renew(&n->logs, &n->log[cpu]);
+            continue;
         }
         if (!handle_fault(n, cpu, run, work->want, &end)) {
             return end;

@@ -9,6 +9,7 @@
 #ifndef XMMU_UNIT_NATIVE_H
 #define XMMU_UNIT_NATIVE_H
 
+#include "../../accel/xmmu/engine/native_log.h"
 #include "fake.h"
 #include "fixture.h"
 
@@ -19,6 +20,9 @@ typedef struct Native {
     XmmuServices services;
     XmmuDeviceVcpu cpus[FIXTURE_CPUS];
     bool made[FIXTURE_CPUS];
+    bool logs_writes;
+    XmmuWriteLogs logs;         /* then */
+    XmmuWriteLog log[FIXTURE_CPUS];
     uint64_t written;           /* bytes told by XmmuMirrorOps.written; atomic */
 } Native;
 
@@ -29,6 +33,8 @@ Native *native_new_on(const XmmuConfig *config, uint64_t ram_size);
 /* For a fixture that was made otherwise. */
 Native *native_for(Fixture *fx);
 void native_add_cpu(Native *n, unsigned index);
+/* XmmuServices.hint_dirty, for those who replace it. */
+bool native_hint_dirty(void *opaque);
 /* Checks that nothing is pinned or open any more. */
 void native_free(Native *n);
 uint32_t native_vendor(const XmmuConfig *config);

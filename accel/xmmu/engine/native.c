@@ -99,6 +99,11 @@ static void service_harvest(void *opaque, XmmuHarvest *list, size_t count)
     xmmu_mirror_harvest(xmmu_native.mirror, list, count);
 }
 
+static bool service_hint_dirty(void *opaque)
+{
+    return xmmu_write_logs_hint(&xmmu_native.logs);
+}
+
 /* The hardware had D in an entry that is gone. */
 static void entry_was_dirty(void *opaque, hpa_t hpa, uint64_t size)
 {
@@ -118,6 +123,9 @@ const XmmuServices *xmmu_native_services(void)
     services.table_gone = xmmu_mirror_gone;
     services.max_level = service_max_level;
     services.harvest = service_harvest;
+    xmmu_native.logs_writes = xmmu_write_logs_useful(xmmu_native.device,
+                                                     &xmmu_state.config);
+    services.hint_dirty = xmmu_native.logs_writes ? service_hint_dirty : NULL;
     return &services;
 }
 
@@ -218,6 +226,10 @@ bool xmmu_native_start(char **error)
                                          &xmmu_state, error);
     if (!xmmu_native.mirror) {
         return false;
+    }
+    if (xmmu_native.logs_writes) {
+        xmmu_write_logs_init(&xmmu_native.logs, xmmu_state.vm, xmmu_native.device,
+                             xmmu_mirror_fd(xmmu_native.mirror));
     }
     ram_block_notifier_add(&ram_notifier);
     /* A page that is pinned would stay, and the guest would get another one. */

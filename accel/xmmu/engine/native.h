@@ -12,12 +12,15 @@
 #include "hw/core/cpu.h"
 #include "system/accel-ops.h"
 #include "accel/xmmu/xmmu-accel.h"
+#include "native_log.h"
 #include "native_mirror.h"
 
 /* The engine of this process; .device is NULL with engine soft. */
 typedef struct XmmuNative {
     XmmuDevice *device;
     XmmuMirror *mirror;
+    bool logs_writes;           /* the hardware does, if the core asks for D bits */
+    XmmuWriteLogs logs;         /* then */
 } XmmuNative;
 
 extern XmmuNative xmmu_native;

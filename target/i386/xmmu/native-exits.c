@@ -323,6 +323,13 @@ static int handle_invalid(CPUState *cs)
     return 0;
 }
 
+static int handle_log_full(CPUState *cs)
+{
+    xmmu_write_log_renew(&xmmu_native.logs, &xmmu_native_vcpu(cs)->log);
+    xmmu_native_retry_pending(cs);
+    return 0;
+}
+
 int xmmu_native_handle(CPUState *cs)
 {
     XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
@@ -352,6 +359,8 @@ int xmmu_native_handle(CPUState *cs)
         return emulate(cs);
     case XMMU_EXIT_SHUTDOWN:
         return handle_shutdown();
+    case XMMU_EXIT_LOG_FULL:
+        return handle_log_full(cs);
     case XMMU_EXIT_INVALID:
         return handle_invalid(cs);
     default:

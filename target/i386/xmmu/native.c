@@ -33,6 +33,9 @@ void xmmu_native_vcpu_start(CPUState *cs)
     n->run = n->device.run;
     n->loaded = XMMU_GROUP_ALL;
     n->changed = XMMU_GROUP_ALL;
+    if (xmmu_native.logs_writes) {
+        xmmu_write_log_add(&xmmu_native.logs, &n->log, &n->device);
+    }
     cs->accel->native = n;
 }
 
@@ -41,6 +44,9 @@ void xmmu_native_vcpu_end(CPUState *cs)
     XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
 
     cs->accel->native = NULL;
+    if (xmmu_native.logs_writes) {
+        xmmu_write_log_remove(&xmmu_native.logs, &n->log);
+    }
     xmmu_device_close_vcpu(&n->device);
     xmmu_mirror_forget_vcpu(xmmu_native.mirror, cs->cpu_index);
     g_free(n);
@@ -122,6 +128,18 @@ static void take_pending(XmmuNativeVcpu *n, bool interrupted)
     }
 }
 
+/* While the core logs writes the hardware does, too. */
+static void choose_log(XmmuNativeVcpu *n)
+{
+    bool on = xmmu_native.logs_writes &&
+              xmmu_write_log_enter(&xmmu_native.logs, &n->log);
+
+    if (on && !(n->want & XMMU_WANT_WRITE_LOG)) {
+        xmmu_write_log_renew(&xmmu_native.logs, &n->log);
+    }
+    n->want = on ? n->want | XMMU_WANT_WRITE_LOG : n->want & ~XMMU_WANT_WRITE_LOG;
+}
+
 static int run_hardware(CPUState *cs)
 {
     XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
@@ -131,10 +149,12 @@ static int run_hardware(CPUState *cs)
         return ret;
     }
     xmmu_native_choose_event(cs);
+    choose_log(n);
     xmmu_native_give(cs);
     xmmu_native_note_run();
     ret = xmmu_device_run(&n->device);
     xmmu_native_note_run();
+    xmmu_write_log_leave(&n->log);
     if (ret && ret != -EINTR) {
         n->exit = (struct xmmu_exit) { 0 };
         xmmu_native_vcpu_replaced(cs);
@@ -234,6 +254,7 @@ static const char *const reason_names[] = {
     [XMMU_EXIT_INSTRUCTION] = "instruction",
     [XMMU_EXIT_TASK_SWITCH] = "task-switch",
     [XMMU_EXIT_SHUTDOWN] = "shutdown",
+    [XMMU_EXIT_LOG_FULL] = "log-full",
     [XMMU_EXIT_INVALID] = "invalid",
     [XMMU_EXIT_UNKNOWN] = "unknown",
 };
@@ -254,5 +275,6 @@ QObject *xmmu_native_vcpu_query(CPUState *cs)
     qdict_put_int(dict, "steps", n->steps);
     qdict_put_int(dict, "deliveries", n->deliveries);
     qdict_put_int(dict, "stretches", n->stretches);
+    qdict_put_int(dict, "logged-pages", qatomic_read(&n->log.pages));
     return QOBJECT(dict);
 }

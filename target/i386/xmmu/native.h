@@ -33,6 +33,7 @@ typedef struct XmmuNativeFill {
 
 struct XmmuNativeVcpu {
     XmmuDeviceVcpu device;
+    XmmuWriteLog log;           /* if xmmu_native.logs_writes */
     struct xmmu_run *run;       /* device.run */
     uint32_t loaded;            /* enum xmmu_group: env has these */
     uint32_t changed;           /* and the module does not */
