@@ -460,6 +460,25 @@ FixtureLog fixture_take_log(Fixture *fx)
     return log;
 }
 
+const FixtureLogMode fixture_log_modes[FIXTURE_LOG_MODES] = {
+    { "wp/tdp", true, XMMU_DIRTY_WP },
+    { "wp/shadow", false, XMMU_DIRTY_WP },
+    { "dbit/tdp", true, XMMU_DIRTY_DBIT },
+    { "dbit/shadow", false, XMMU_DIRTY_DBIT },
+    { "ring/tdp", true, XMMU_DIRTY_RING },
+    { "ring/shadow", false, XMMU_DIRTY_RING },
+};
+
+XmmuConfig fixture_log_config(const FixtureLogMode *mode, unsigned ring)
+{
+    XmmuConfig config = fixture_config();
+
+    config.tdp = mode->tdp;
+    config.dirty_log = mode->log;
+    config.dirty_ring_size = mode->log == XMMU_DIRTY_RING ? ring : 0;
+    return config;
+}
+
 /* ---- Our tables ------------------------------------------------------------ */
 
 uint64_t fixture_raw(const Fixture *fx, hpa_t root, int root_level, uint64_t frame,

@@ -153,6 +153,18 @@ void fixture_logged(void *opaque, hpa_t hpa, const uint64_t *bits);
 /* What was written since the last time. */
 FixtureLog fixture_take_log(Fixture *fx);
 
+/* Ways to log: each, with tdp=on and off. */
+typedef struct FixtureLogMode {
+    const char *name;
+    bool tdp;
+    XmmuDirtyLog log;
+} FixtureLogMode;
+
+#define FIXTURE_LOG_MODES 6
+extern const FixtureLogMode fixture_log_modes[FIXTURE_LOG_MODES];
+/* @ring: entries of a ring. */
+XmmuConfig fixture_log_config(const FixtureLogMode *mode, unsigned ring);
+
 /* ---- Our tables, raw ---- */
 
 /* Entry of our tables for @frame at @level below @root, or 0. */

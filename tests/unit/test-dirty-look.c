@@ -16,30 +16,12 @@
 #define EARLIER KIB(64)         /* the log comes to it before it comes to ... */
 #define PAGE    MIB(2)          /* that is looked at */
 
-typedef struct Mode {
-    const char *name;
-    bool tdp;
-    XmmuDirtyLog log;
-} Mode;
-
-static const Mode modes[] = {
-    { "wp/tdp", true, XMMU_DIRTY_WP },
-    { "wp/shadow", false, XMMU_DIRTY_WP },
-    { "dbit/tdp", true, XMMU_DIRTY_DBIT },
-    { "dbit/shadow", false, XMMU_DIRTY_DBIT },
-    { "ring/tdp", true, XMMU_DIRTY_RING },
-    { "ring/shadow", false, XMMU_DIRTY_RING },
-};
-
-static Fixture *new_vm(const Mode *mode)
+static Fixture *new_vm(const FixtureLogMode *mode)
 {
     XmmuRegion all = { .npages = RAM >> 12, .flags = XMMU_REGION_LOG_DIRTY };
-    XmmuConfig config = fixture_config();
+    XmmuConfig config = fixture_log_config(mode, 2048);
     Fixture *fx;
 
-    config.tdp = mode->tdp;
-    config.dirty_log = mode->log;
-    config.dirty_ring_size = mode->log == XMMU_DIRTY_RING ? 2048 : 0;
     fx = fixture_new(&config, RAM);
     fixture_add_cpu(fx, 1);
     all.hpa = (uintptr_t)fx->ram;
@@ -209,7 +191,7 @@ static void test_gap(gconstpointer data)
     fixture_free(fx);
 }
 
-static void add(const char *what, const Mode *mode, GTestDataFunc fn)
+static void add(const char *what, const FixtureLogMode *mode, GTestDataFunc fn)
 {
     g_autofree char *name = g_strdup_printf("/dirty-look/%s/%s", what, mode->name);
 
@@ -219,10 +201,10 @@ static void add(const char *what, const Mode *mode, GTestDataFunc fn)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    for (size_t m = 0; m < G_N_ELEMENTS(modes); m++) {
-        add("removal", &modes[m], test_removal);
-        if (modes[m].tdp) {
-            add("gap", &modes[m], test_gap);
+    for (size_t m = 0; m < FIXTURE_LOG_MODES; m++) {
+        add("removal", &fixture_log_modes[m], test_removal);
+        if (fixture_log_modes[m].tdp) {
+            add("gap", &fixture_log_modes[m], test_gap);
         }
     }
     return g_test_run();

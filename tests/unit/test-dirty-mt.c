@@ -24,21 +24,6 @@
 #define LOGGED      MIB(4)
 #define RAM         MIB(12)
 
-typedef struct Mode {
-    const char *name;
-    bool tdp;
-    XmmuDirtyLog log;
-} Mode;
-
-static const Mode modes[] = {
-    { "wp/tdp", true, XMMU_DIRTY_WP },
-    { "wp/shadow", false, XMMU_DIRTY_WP },
-    { "dbit/tdp", true, XMMU_DIRTY_DBIT },
-    { "dbit/shadow", false, XMMU_DIRTY_DBIT },
-    { "ring/tdp", true, XMMU_DIRTY_RING },
-    { "ring/shadow", false, XMMU_DIRTY_RING },
-};
-
 typedef struct Cpu {
     struct World *world;
     unsigned index;
@@ -247,14 +232,11 @@ static void *run_host(void *opaque)
     return NULL;
 }
 
-static World *new_world(const Mode *mode)
+static World *new_world(const FixtureLogMode *mode)
 {
     World *w = g_new0(World, 1);
-    XmmuConfig config = fixture_config();
+    XmmuConfig config = fixture_log_config(mode, 16);
 
-    config.tdp = mode->tdp;
-    config.dirty_log = mode->log;
-    config.dirty_ring_size = mode->log == XMMU_DIRTY_RING ? 16 : 0;
     w->fx = fixture_new(&config, RAM);
     w->copy = g_malloc0(LOGGED);
     pthread_mutex_init(&w->witness, NULL);
@@ -325,10 +307,10 @@ static void test_copy(gconstpointer data)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    for (size_t m = 0; m < G_N_ELEMENTS(modes); m++) {
-        char *name = g_strdup_printf("/dirty-mt/%s", modes[m].name);
+    for (size_t m = 0; m < FIXTURE_LOG_MODES; m++) {
+        char *name = g_strdup_printf("/dirty-mt/%s", fixture_log_modes[m].name);
 
-        g_test_add_data_func(name, &modes[m], test_copy);
+        g_test_add_data_func(name, &fixture_log_modes[m], test_copy);
         g_free(name);
     }
     return g_test_run();
