@@ -179,7 +179,9 @@ class Machine:
             self.ask('quit')
         except (OSError, ValueError):
             pass
-        return self.end()
+        found = complaints(*self.end())
+        if found:
+            raise Bad('; '.join(sorted(found)))
 
     def kill(self):
         self.process.kill()
