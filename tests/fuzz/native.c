@@ -5,9 +5,11 @@
  *
  * Owns runs in which the core's tables change in every way there is, in TDP and shadow
  * paging, while the module refuses this and that.  After each step the module's tables
- * (its own code, tests/fake/) must say what the core's say.
+ * (its own code, tests/fake/) must say what the core's say.  Where writes are logged a
+ * copy of memory is kept by what the log tells, and must be the memory.
  */
 #include <errno.h>
+#include <string.h>
 #include "../../accel/xmmu/mmu/tdp.h"
 #include "../../accel/xmmu/mmu/tdp_split.h"
 #include "../../accel/xmmu/mmu/vm.h"
@@ -28,6 +30,9 @@ typedef struct Run {
     bool shadow;
     bool disturbed;             /* something may have been refused */
     XmmuRegs regs;
+    bool can_log, logs;         /* writes to all of RAM */
+    FixtureLog told;
+    uint64_t copy[RAM_PAGES];   /* the words that vCPUs count up */
 } Run;
 
 static uint8_t byte(Run *run)
@@ -46,15 +51,34 @@ static unsigned below(Run *run, unsigned limit)
 
 /* ---- The VM ------------------------------------------------------------------ */
 
+/* By the last byte, which is a step's, too.  Not in shadow paging: the fixture writes the
+ * guest's tables, and no log says so. */
+static void choose_log(Run *run, XmmuConfig *config)
+{
+    static const XmmuDirtyLog logs[] = { XMMU_DIRTY_WP, XMMU_DIRTY_DBIT, XMMU_DIRTY_RING };
+    uint8_t how = run->left ? run->data[run->left - 1] : 0;
+
+    run->can_log = how & 3;
+    if (run->can_log) {
+        config->dirty_log = logs[(how & 3) - 1];
+        config->dirty_ring_size = config->dirty_log == XMMU_DIRTY_RING ? 8 << (how >> 6)
+                                                                       : 0;
+    }
+}
+
 static void begin_tdp(Run *run, uint8_t shape)
 {
     XmmuConfig config = fixture_config();
 
+    choose_log(run, &config);
     config.tdp_format = shape & 1 ? XMMU_TDP_EPT : XMMU_TDP_NPT;
     config.huge_pages = shape & 2;
     config.nx_huge_pages = shape & 4;
     config.tdp_levels = shape & 8 ? 5 : 4;
-    fake_reset(native_vendor(&config), XMMU_FEATURE_AD | XMMU_FEATURE_EXECONLY);
+    fake_reset(native_vendor(&config),
+               XMMU_FEATURE_AD | XMMU_FEATURE_EXECONLY |
+               (config.tdp_format == XMMU_TDP_EPT && shape & 8 ? XMMU_FEATURE_WRITE_LOG
+                                                                : 0));
     fake.scattered = shape & 16;
     run->n = native_new_on(&config, RAM_SIZE);
 }
@@ -95,6 +119,61 @@ static void begin(Run *run)
             fixture_load(run->n->fx, i, run->regs);
         }
     }
+    run->told.fx = run->n->fx;
+    run->n->spilled = run->n->fx->dropped = fixture_logged;
+    run->n->spilled_opaque = run->n->fx->dropped_opaque = &run->told;
+}
+
+/* ---- The log of writes --------------------------------------------------------- */
+
+/* Who begins to look takes it that all was written. */
+static void tell_all(Run *run)
+{
+    memset(run->told.page, 1, sizeof(run->told.page));
+}
+
+static void set_logging(Run *run, bool on)
+{
+    Fixture *fx = run->n->fx;
+    XmmuRegion all = {
+        0, fx->ram_size >> XMMU_PAGE_SHIFT, (uintptr_t)fx->ram,
+        on ? XMMU_REGION_LOG_DIRTY : 0,
+    };
+
+    if (xmmu_vm_set_memory(fx->vm, XMMU_AS_NORMAL, &all, 1)) {
+        run->logs = on;
+        tell_all(run);
+    }
+}
+
+static bool was_told(const Run *run, const FixtureLog *log, uint64_t page)
+{
+    return run->told.page[page] || log->page[page];
+}
+
+static void look_at_log(Run *run)
+{
+    FixtureLog log = fixture_take_log(run->n->fx);
+
+    for (uint64_t page = 0; page < RAM_PAGES; page++) {
+        uint64_t now = fixture_read(run->n->fx, page << XMMU_PAGE_SHIFT, 8);
+
+        if (was_told(run, &log, page)) {
+            run->copy[page] = now;
+        }
+        g_assert_cmphex(run->copy[page], ==, now);
+    }
+    memset(run->told.page, 0, sizeof(run->told.page));
+}
+
+/* Now and then, after step @number. */
+static void log_step(Run *run, unsigned number)
+{
+    if (number % 16 == 0) {
+        set_logging(run, number % 64);
+    } else if (number % 4 == 1 && run->logs) {
+        look_at_log(run);
+    }
 }
 
 /* ---- Steps ------------------------------------------------------------------- */
@@ -131,18 +210,19 @@ static void step_memory(Run *run)
     uint64_t all = fx->ram_size >> XMMU_PAGE_SHIFT;
     gfn_t gfn = 1 + below(run, all / 2 - 1);
     uint64_t hole = 1 + below(run, all / 2 - 1);
-    uint32_t flags = byte(run) % 4 ? 0 : XMMU_REGION_READONLY;
+    uint32_t readonly = byte(run) % 4 ? 0 : XMMU_REGION_READONLY;
+    uint32_t log = run->logs ? XMMU_REGION_LOG_DIRTY : 0;
     uintptr_t ram = (uintptr_t)fx->ram;
     XmmuRegion regions[] = {
-        { 0, gfn, ram, 0 },
-        { gfn, hole, ram + (gfn << XMMU_PAGE_SHIFT), flags },
-        { gfn + hole, all - gfn - hole, ram + ((gfn + hole) << XMMU_PAGE_SHIFT), 0 },
+        { 0, gfn, ram, log },
+        { gfn, hole, ram + (gfn << XMMU_PAGE_SHIFT), readonly | log },
+        { gfn + hole, all - gfn - hole, ram + ((gfn + hole) << XMMU_PAGE_SHIFT), log },
     };
-    bool gone = !flags && byte(run) % 2;
+    bool gone = !readonly && byte(run) % 2;
 
     if (run->shadow) {
         /* The guest's tables are there: only rights change. */
-        regions[1].flags = XMMU_REGION_READONLY;
+        regions[1].flags = XMMU_REGION_READONLY | log;
         gone = false;
     }
     if (gone) {
@@ -190,7 +270,8 @@ static void step_guest(Run *run)
     if (how & 8) {
         xmmu_vcpu_invlpg(fx->cpus[byte(run) % run->cpus], gva);
     } else if (how & 16) {
-        fixture_load(fx, byte(run) % run->cpus, run->regs);
+        /* What vCPUs wrote may be in the guest's PDPTEs. */
+        fixture_try_load(fx, byte(run) % run->cpus, run->regs);
     }
 }
 
@@ -293,6 +374,9 @@ int fuzz_native(const uint8_t *data, size_t size)
     begin(&run);
     for (unsigned i = 0; i < STEPS && run.left; i++) {
         step(&run);
+        if (run.can_log) {
+            log_step(&run, i);
+        }
         if (!run.disturbed) {
             native_check(run.n);
         }

@@ -102,6 +102,8 @@ XmmuRegs fixture_regs(unsigned levels, gpa_t root);
 void fixture_set(Fixture *fx, unsigned cpu, const XmmuRegs *regs);
 /* Load PDPTEs from memory as MOV to CR3 does, then take over. */
 void fixture_load(Fixture *fx, unsigned cpu, XmmuRegs regs);
+/* False: the PDPTEs are such that it faults. */
+bool fixture_try_load(Fixture *fx, unsigned cpu, XmmuRegs regs);
 
 /* Address of the entry for @gva at @level; tables above are built with P, W and
  * U when absent. */

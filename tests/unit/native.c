@@ -67,6 +67,9 @@ static void written(void *opaque, hpa_t hpa, uint64_t size)
 }
 
 static const XmmuMirrorOps mirror_ops = { .written = written };
+static const XmmuMirrorOps harvested_ops = {
+    .written = written, .written_before = written,
+};
 
 uint32_t native_vendor(const XmmuConfig *config)
 {
@@ -82,7 +85,10 @@ Native *native_for(Fixture *fx)
     n->fx = fx;
     n->device = xmmu_device_open(&fake_device_ops, XMMU_DEVICE_PATH, &error);
     g_assert_no_errno(error ? -1 : 0);
-    n->mirror = xmmu_mirror_new(n->device, &fixture_services, &mirror_ops, n, &error);
+    n->mirror = xmmu_mirror_new(n->device, &fixture_services,
+                                fx->config.dirty_log == XMMU_DIRTY_DBIT ? &harvested_ops
+                                                                        : &mirror_ops,
+                                n, &error);
     g_assert_null(error);
     g_assert_true(xmmu_mirror_add_ram(n->mirror, (uintptr_t)fx->ram, fx->ram_size,
                                       XMMU_PAGE_SIZE, false, &error));
@@ -188,6 +194,9 @@ static bool handle_fault(Native *n, unsigned cpu, const struct xmmu_run *run,
     case XMMU_PF_NOMEM:
         *end = NATIVE_NOMEM;
         return false;
+    case XMMU_PF_RING_FULL:
+        xmmu_vcpu_dirty_spill(n->fx->cpus[cpu], n->spilled, n->spilled_opaque);
+        return true;
     default:
         return true;
     }

@@ -23,6 +23,8 @@ typedef struct Native {
     bool logs_writes;
     XmmuWriteLogs logs;         /* then */
     XmmuWriteLog log[FIXTURE_CPUS];
+    XmmuDirtyFn *spilled;       /* takes what a full ring named */
+    void *spilled_opaque;
     uint64_t written;           /* bytes told by XmmuMirrorOps.written; atomic */
 } Native;
 

@@ -9,6 +9,7 @@
  * asked of the hardware.
  */
 #include <string.h>
+#include "../../accel/xmmu/mmu/tdp.h"
 #include "native.h"
 
 #define RAM     MIB(4)
@@ -34,7 +35,8 @@ static void set_logging(Native *n, bool on)
     g_assert_true(xmmu_vm_set_memory(n->fx->vm, XMMU_AS_NORMAL, &all, 1));
 }
 
-static Native *new_vm(bool huge_pages)
+/* @logs: the hardware does. */
+static Native *new_vm(bool logs, bool huge_pages)
 {
     XmmuConfig config = fixture_config();
     Native *n;
@@ -42,9 +44,9 @@ static Native *new_vm(bool huge_pages)
     config.huge_pages = huge_pages;
     config.tdp_format = XMMU_TDP_EPT;
     config.dirty_log = XMMU_DIRTY_DBIT;
-    fake_reset(XMMU_VENDOR_VMX, XMMU_FEATURE_AD | XMMU_FEATURE_WRITE_LOG);
+    fake_reset(XMMU_VENDOR_VMX, XMMU_FEATURE_AD | (logs ? XMMU_FEATURE_WRITE_LOG : 0));
     n = native_new_on(&config, RAM);
-    g_assert_true(n->logs_writes);
+    g_assert_true(n->logs_writes == logs);
     harvest = n->services.harvest;
     n->services.harvest = count_asked;
     return n;
@@ -62,9 +64,9 @@ static void write_pages(Native *n, unsigned count)
     }
 }
 
-static Native *new_logging(void)
+static Native *new_logging(bool logs)
 {
-    Native *n = new_vm(true);
+    Native *n = new_vm(logs, true);
 
     set_logging(n, true);
     write_pages(n, PAGES);
@@ -83,7 +85,7 @@ static void expect_only(Native *n, unsigned page)
 
 static void test_named(void)
 {
-    Native *n = new_logging();
+    Native *n = new_logging(true);
 
     write_page(n, 7);
     write_page(n, 7);
@@ -100,7 +102,7 @@ static void test_named(void)
 
 static void test_full(void)
 {
-    Native *n = new_logging();
+    Native *n = new_logging(true);
 
     write_pages(n, XMMU_LOG_ENTRIES);
     g_assert_cmpuint(fixture_take_log(n->fx).count, ==, XMMU_LOG_ENTRIES);
@@ -114,7 +116,7 @@ static void test_full(void)
 /* While a vCPU may be in the guest without its log everything is looked at. */
 static void test_unlogged(void)
 {
-    Native *n = new_logging();
+    Native *n = new_logging(true);
 
     n->log[0].unlogged = true;
     write_page(n, 5);
@@ -130,7 +132,7 @@ static void test_unlogged(void)
 /* The module does not answer: all the same. */
 static void test_no_answer(void)
 {
-    Native *n = new_logging();
+    Native *n = new_logging(true);
 
     write_page(n, 5);
     fake.fail_errno = EINTR;
@@ -144,7 +146,7 @@ static void test_no_answer(void)
  * set it. */
 static void test_core_sets_d(void)
 {
-    Native *n = new_logging();
+    Native *n = new_logging(true);
 
     xmmu_vm_zap_all(n->fx->vm);
     fixture_take_log(n->fx);
@@ -156,10 +158,47 @@ static void test_core_sets_d(void)
     native_free(n);
 }
 
+/* The leaf loses W before anybody has asked it for D: write tracking does that. */
+static void check_protected(Native *n)
+{
+    XmmuHold hold;
+
+    write_page(n, 3);
+    xmmu_read_lock(&hold, n->fx->vm, NULL, XMMU_REASON_HOST);
+    xmmu_tdp_write_protect_range(&hold, XMMU_AS_NORMAL, 3, 1);
+    xmmu_read_unlock(&hold);
+    expect_only(n, 3);
+    write_page(n, 3);
+    expect_only(n, 3);
+    native_free(n);
+}
+
+static void test_protected(void)
+{
+    check_protected(new_logging(true));
+    check_protected(new_logging(false));
+}
+
+/* The module cannot clear the leaf now: D is not known, so it may be there. */
+static void test_not_cleared(void)
+{
+    Native *n = new_logging(true);
+
+    write_page(n, 3);
+    fake_fail_alloc(1);
+    xmmu_vm_zap_all(n->fx->vm);
+    g_assert_cmpuint(fixture_take_log(n->fx).page[3], ==, 1);
+    fake_fail_alloc(0);
+    fixture_take_log(n->fx);
+    write_page(n, 4);
+    expect_only(n, 4);
+    native_free(n);
+}
+
 /* What was written before the log began, and is written again by the same leaf. */
 static void test_begins_again(void)
 {
-    Native *n = new_vm(false);
+    Native *n = new_vm(true, false);
 
     for (unsigned i = 0; i < 3; i++) {
         set_logging(n, false);
@@ -223,7 +262,7 @@ static void copy_told(Native *n, uint64_t *copy)
 
 static void test_copy(void)
 {
-    Native *n = new_vm(true);
+    Native *n = new_vm(true, true);
     uint64_t copy[PAGES] = { 0 };
     gint running = 1;
     Writer writer[2] = { { n, 0, &running, 0 }, { n, 1, &running, 0 } };
@@ -286,6 +325,8 @@ int main(int argc, char **argv)
     g_test_add_func("/native-log/unlogged", test_unlogged);
     g_test_add_func("/native-log/no-answer", test_no_answer);
     g_test_add_func("/native-log/core-sets-d", test_core_sets_d);
+    g_test_add_func("/native-log/protected", test_protected);
+    g_test_add_func("/native-log/not-cleared", test_not_cleared);
     g_test_add_func("/native-log/begins-again", test_begins_again);
     g_test_add_func("/native-log/copy", test_copy);
     g_test_add_func("/native-log/not-there", test_not_there);

@@ -104,7 +104,7 @@ static bool service_hint_dirty(void *opaque)
     return xmmu_write_logs_hint(&xmmu_native.logs);
 }
 
-/* The hardware had D in an entry that is gone. */
+/* The hardware had D in an entry that is gone, or is not asked for it. */
 static void entry_was_dirty(void *opaque, hpa_t hpa, uint64_t size)
 {
     XmmuState *state = opaque;
@@ -220,8 +220,11 @@ bool xmmu_native_open(XmmuState *state, char **error)
 
 bool xmmu_native_start(char **error)
 {
-    static const XmmuMirrorOps ops = { .written = entry_was_dirty };
+    static XmmuMirrorOps ops = { .written = entry_was_dirty };
 
+    if (xmmu_state.config.dirty_log == XMMU_DIRTY_DBIT) {
+        ops.written_before = entry_was_dirty;
+    }
     xmmu_native.mirror = xmmu_mirror_new(xmmu_native.device, &services, &ops,
                                          &xmmu_state, error);
     if (!xmmu_native.mirror) {

@@ -71,6 +71,26 @@ static Told *told_of(const Step *step, const struct xmmu_entry *entry)
     return &step->table->told[entry->index];
 }
 
+static bool may_write(Told told)
+{
+    return (told & TOLD_KIND) == TOLD_LEAF &&
+           (told & (uint64_t)XMMU_ACCESS_WRITE << TOLD_ACCESS_SHIFT);
+}
+
+/* The leaf that the entry was had D. */
+static void tell_d(XmmuMirror *mirror, const Step *step, const struct xmmu_entry *entry,
+                   Told old)
+{
+    const XmmuMirrorOps *ops = mirror->ops;
+
+    if (entry->op != XMMU_OP_ACCESS) {
+        xmmu_mirror_tell_written(mirror, step->table, old);
+    } else if (may_write(old) && !may_write(step->told) && ops && ops->written_before) {
+        ops->written_before(mirror->opaque, old & TOLD_ADDRESS,
+                            xmmu_mirror_leaf_size(step->table));
+    }
+}
+
 /* The module has carried out an operation. */
 static void step_done(XmmuMirror *mirror, const Step *step,
                       const struct xmmu_entry *entry)
@@ -91,9 +111,8 @@ static void step_done(XmmuMirror *mirror, const Step *step,
         return;
     }
     told = told_of(step, entry);
-    if ((*told & TOLD_KIND) == TOLD_LEAF && entry->op != XMMU_OP_ACCESS &&
-        (entry->was & XMMU_ACCESS_DIRTY)) {
-        xmmu_mirror_tell_written(mirror, t, *told);
+    if ((*told & TOLD_KIND) == TOLD_LEAF && (entry->was & XMMU_ACCESS_DIRTY)) {
+        tell_d(mirror, step, entry, *told);
     }
     *told = step->told;
 }
@@ -133,6 +152,16 @@ static void say_refused(XmmuMirror *mirror, const Step *step,
     }
 }
 
+/* It stays, and D with it, until the module clears it after all; who looks at the log of
+ * writes before that must not miss a page. */
+static void cannot_clear(XmmuMirror *mirror, const XmmuMirrorTable *t, Told told)
+{
+    if (may_write(told)) {
+        xmmu_mirror_tell_written(mirror, t, told);
+    }
+    __atomic_store_n(&mirror->broken, true, __ATOMIC_SEQ_CST);
+}
+
 /*
  * The module has refused an operation.  What the entry said before must not stay:
  * then the operation is changed to one that clears it.  Returns whether to go on with
@@ -165,7 +194,7 @@ static bool step_refused(XmmuMirror *mirror, Step *step, struct xmmu_entry *entr
     }
     xmmu_mirror_notice(t, entry->index);
     if (entry->op == XMMU_OP_CLEAR) {
-        __atomic_store_n(&mirror->broken, true, __ATOMIC_SEQ_CST);
+        cannot_clear(mirror, t, *told_of(step, entry));
         return false;
     }
     entry->op = XMMU_OP_CLEAR;

@@ -163,15 +163,11 @@ bool xmmu_mirror_broken(const XmmuMirror *mirror)
 
 /* ---- What the hardware wrote ------------------------------------------------- */
 
-static uint64_t leaf_size(const XmmuMirrorTable *t)
-{
-    return xmmu_level_pages(t->level) << XMMU_PAGE_SHIFT;
-}
-
 void xmmu_mirror_tell_written(XmmuMirror *mirror, const XmmuMirrorTable *t, Told old)
 {
     if (mirror->ops && mirror->ops->written) {
-        mirror->ops->written(mirror->opaque, old & TOLD_ADDRESS, leaf_size(t));
+        mirror->ops->written(mirror->opaque, old & TOLD_ADDRESS,
+                             xmmu_mirror_leaf_size(t));
     }
 }
 

@@ -27,6 +27,9 @@ typedef struct XmmuMirrorOps {
      * hardware had set D in it.  Any thread, any lock; it must not wait.
      */
     void (*written)(void *opaque, hpa_t hpa, uint64_t size);
+    /* The same, but the entry is there still, with D and without the right to write: no
+     * harvest asks for it.  NULL: nobody harvests. */
+    void (*written_before)(void *opaque, hpa_t hpa, uint64_t size);
 } XmmuMirrorOps;
 
 /*

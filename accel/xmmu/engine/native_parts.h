@@ -119,6 +119,12 @@ void xmmu_mirror_begin(XmmuMirror *mirror);
 void xmmu_mirror_end(XmmuMirror *mirror);
 /* Tell what has changed so far, and free what has gone. */
 void xmmu_mirror_tell_all(XmmuMirror *mirror);
+/* Bytes that a leaf of @t maps. */
+static inline uint64_t xmmu_mirror_leaf_size(const XmmuMirrorTable *t)
+{
+    return xmmu_level_pages(t->level) << XMMU_PAGE_SHIFT;
+}
+
 /* A leaf of @t that meant @old has gone, or lost D: the hardware had set it. */
 void xmmu_mirror_tell_written(XmmuMirror *mirror, const XmmuMirrorTable *t, Told old);
 
