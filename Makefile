@@ -109,7 +109,7 @@ check-host:
 machine-long measure:
 	@scripts/need install build boot machine
 	@$(MAKE) --no-print-directory qemu
-	@$(if $(filter measure,$@),tests/machine/measure,tests/machine/run --long svm)
+	@$(if $(filter measure,$@),tests/machine/measure,tests/machine/run --long svm && tests/machine/run --long vmx)
 
 unit: core
 	@scripts/run-unit build/core

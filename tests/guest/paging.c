@@ -202,7 +202,7 @@ bool reserved(const Format *f, const Mode *m, int level, u64 entry)
     }
     if (level >= 4) {
         /* AMD APM vol. 2, 5.3.3: bit 8 must be zero; plain TCG lets it pass. */
-        bool bit8 = cpu_has.amd && !has_word("plain-tcg");
+        bool bit8 = cpu_has.amd && !has_word("tcg-walks");
 
         return entry & (bit8 ? PS | BIT(8) : PS);
     }
@@ -247,7 +247,7 @@ static Exc fault(const Format *f, const Mode *m, Kind kind, ulong address,
 {
     bool fetch_reported = m->smep || (m->nxe && f->entry_size == 8);
 
-    if ((error & 8) && has_word("plain-tcg")) {
+    if ((error & 8) && has_word("tcg-walks")) {
         error &= ~1u;           /* what plain TCG says */
     }
     error |= (kind == WRITE) << 1 | m->user << 2
