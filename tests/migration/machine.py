@@ -67,7 +67,7 @@ class Machine:
     """One QEMU process."""
 
     def __init__(self, accel, cpus=1, words='mb8', memory=144, machine='pc', cpu='max',
-                 extra=()):
+                 extra=(), guest='migrate64'):
         self.cpus = cpus
         mine, theirs = socket.socketpair()
         os.set_inheritable(theirs.fileno(), True)
@@ -76,7 +76,7 @@ class Machine:
         self.process = subprocess.Popen(
             [QEMU, '-nodefaults', '-no-user-config', '-display', 'none', '-vga', 'none',
              '-no-reboot', '-accel', accel, '-machine', machine, '-cpu', cpu, '-m', str(memory),
-             '-smp', str(cpus), '-kernel', str(GUESTS / 'migrate64.elf'),
+             '-smp', str(cpus), '-kernel', str(GUESTS / f'{guest}.elf'),
              '-append', f'{words} cpus{cpus}',
              '-chardev', f'socket,id=qmp,fd={theirs.fileno()}',
              '-mon', 'chardev=qmp,mode=control', *extra],
