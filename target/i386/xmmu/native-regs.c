@@ -169,6 +169,13 @@ static void put_hardware_crs(struct xmmu_crs *crs)
     crs->hw_cr0 = (crs->cr0 & ~(uint64_t)HW_CR0_IGNORED) | CR0_ET_MASK;
     crs->hw_cr4 = crs->cr4;
     crs->hw_efer = crs->efer;
+    /*
+     * Until paging is on, which takes an exit, LME says nothing; and an SVM by TCG
+     * that has it with PAE off loses the host's CR0 at the next exit.
+     */
+    if (!(crs->efer & MSR_EFER_LMA)) {
+        crs->hw_efer &= ~(uint64_t)MSR_EFER_LME;
+    }
     if (xmmu_state.config.tdp) {
         return;
     }
@@ -179,9 +186,6 @@ static void put_hardware_crs(struct xmmu_crs *crs)
         crs->hw_cr4 &= ~(uint64_t)HW_CR4_PAGING;
     }
     crs->hw_efer |= MSR_EFER_NXE;
-    if (!(crs->efer & MSR_EFER_LMA)) {
-        crs->hw_efer &= ~(uint64_t)MSR_EFER_LME;
-    }
 }
 
 static void put_crs(struct xmmu_crs *crs, CPUState *cs)
