@@ -232,15 +232,17 @@ void xmmu_log_reap(XmmuVm *vm)
     uint64_t count = 0;
 
     xmmu_vm_dirty_reap(vm, log_pages, &count);
+    xmmu_limit_count();
     count_for_dirty_rate(count);
     trace_xmmu_log_reap(count);
 }
 
 /* The reap that follows tells these pages again, and counts them for the rate. */
-void xmmu_log_spill(XmmuVcpu *vcpu)
+void xmmu_log_spill(CPUState *cpu)
 {
     uint64_t count = 0;
 
-    xmmu_vcpu_dirty_spill(vcpu, log_pages, &count);
+    xmmu_vcpu_dirty_spill(xmmu_cpu_core(cpu), log_pages, &count);
+    xmmu_limit_ring_was_full(cpu);
     trace_xmmu_log_spill(count);
 }

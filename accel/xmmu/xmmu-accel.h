@@ -70,7 +70,7 @@ void xmmu_log_sync(XmmuVm *vm, hpa_t hpa, uint64_t npages);
 void xmmu_log_clear(XmmuVm *vm, hpa_t hpa, uint64_t npages);
 /* For dirty-log=ring: empties all rings; on the vCPU's thread when its own is full. */
 void xmmu_log_reap(XmmuVm *vm);
-void xmmu_log_spill(XmmuVcpu *vcpu);
+void xmmu_log_spill(CPUState *cpu);
 /* XmmuServices.dirty_dropped of every engine. */
 void xmmu_log_dropped(void *opaque, hpa_t hpa, const uint64_t *bits);
 /* XmmuServices.dirty_missed in engine soft with verify=on. */
@@ -80,6 +80,11 @@ void xmmu_log_init(unsigned max_cpus);
 /* Engine soft: a flush of all vCPUs is ordered, and @cpu has obeyed. */
 uint32_t xmmu_log_flush_ordered(void);
 void xmmu_log_flush_obeyed(CPUState *cpu, uint32_t flush);
+
+/* dirty-limit.c: before vCPUs run; after a reap, with the BQL; on the vCPU's thread. */
+void xmmu_limit_init(void);
+void xmmu_limit_count(void);
+void xmmu_limit_ring_was_full(CPUState *cpu);
 
 /* nx-recovery.c: from now on @vm's pages become huge again at their time. */
 void xmmu_nx_recovery_start(XmmuVm *vm);
@@ -101,6 +106,8 @@ void xmmu_cpu_reset(CPUState *cs);
 /* TCG's TLB of @cs was emptied for the MMU core: tell it. */
 void xmmu_cpu_flushed(CPUState *cs);
 void xmmu_cpu_unrealize(CPUState *cs);
+/* The core's vCPU; NULL: not made yet, or gone. */
+XmmuVcpu *xmmu_cpu_core(CPUState *cs);
 /* Registers or memory changed behind the guest's back; the vCPU is stopped. */
 void xmmu_cpu_state_replaced(CPUState *cs);
 XmmuVcpuStatus *xmmu_cpu_query(CPUState *cs);

@@ -497,7 +497,8 @@ static int xmmu_init_machine(MachineState *ms)
     if (ret < 0) {
         return ret;
     }
-    if (!check_replay() || !choose_engine() || !settle_table_memory(ms) || !settle_dirty_ring()) {
+    if (!check_replay() || !choose_engine() || !settle_table_memory(ms) ||
+        !settle_dirty_ring()) {
         return -EINVAL;
     }
     /* auto asks for a host CPU with the problem; the hardware model has no iTLB. */
@@ -516,6 +517,7 @@ static int xmmu_init_machine(MachineState *ms)
     if (!xmmu_native_enabled()) {
         xmmu_log_init(ms->smp.max_cpus);
     }
+    xmmu_limit_init();
     xmmu_memory_listen(&xmmu_state.memory[XMMU_AS_NORMAL], xmmu_state.vm,
                        XMMU_AS_NORMAL, &address_space_memory, "xmmu");
     xmmu_nx_recovery_start(xmmu_state.vm);

@@ -575,21 +575,27 @@ static int64_t measured_rate(QTestState *q, const char *how)
     return rate;
 }
 
-/* A guest that writes has a rate, one that is stopped has none. */
+static bool has_ring(const Case *c)
+{
+    return strstr(c->source, "dirty-log=ring");
+}
+
+/* A guest that writes has a rate, one that is stopped has none.  As with KVM, who has
+ * rings has no bitmap. */
 static void test_dirty_rate(const Case *c)
 {
     const char *sampling = "'mode': 'page-sampling', 'sample-pages': 4096";
-    const char *bitmap = "'mode': 'dirty-bitmap'";
+    const char *exact = has_ring(c) ? "'mode': 'dirty-ring'" : "'mode': 'dirty-bitmap'";
     Move m;
 
     start_source(&m, c);
     wait_for_guest(c, m.from);
     g_assert_cmpint(measured_rate(m.from, sampling), >, 0);
-    g_assert_cmpint(measured_rate(m.from, bitmap), >, 0);
+    g_assert_cmpint(measured_rate(m.from, exact), >, 0);
     goes_on(c, m.from, ROUNDS);
     qtest_qmp_assert_success(m.from, "{ 'execute': 'stop' }");
     g_assert_cmpint(measured_rate(m.from, sampling), ==, 0);
-    g_assert_cmpint(measured_rate(m.from, bitmap), ==, 0);
+    g_assert_cmpint(measured_rate(m.from, exact), ==, 0);
     finish(&m);
 }
 
@@ -603,11 +609,59 @@ static void must_refuse(QTestState *q, const char *words, const char *command)
     }
 }
 
-/*
- * QEMU asks for KVM's own dirty ring by name, for the limit and for the rate of each
- * vCPU.  Refused with a reason, and the guest does not notice.
- */
-static void test_dirty_limit(const Case *c)
+/* The highest rate of a vCPU, in MiB/s; there are to be @count with a limit of @limit. */
+static int64_t highest_rate(QTestState *q, unsigned count, int64_t limit)
+{
+    g_autoptr(QDict) answer = qtest_qmp(q, "{ 'execute': 'query-vcpu-dirty-limit' }");
+    QList *list = qdict_get_qlist(answer, "return");
+    const QListEntry *entry;
+    int64_t highest = 0;
+
+    g_assert_cmpuint(qlist_size(list), ==, count);
+    QLIST_FOREACH_ENTRY(list, entry) {
+        QDict *vcpu = qobject_to(QDict, qlist_entry_obj(entry));
+
+        g_assert_cmpint(qdict_get_int(vcpu, "limit-rate"), ==, limit);
+        highest = MAX(highest, qdict_get_int(vcpu, "current-rate"));
+    }
+    return highest;
+}
+
+static void set_limit_capability(QTestState *q, bool on)
+{
+    qtest_qmp_assert_success(q, "{ 'execute': 'migrate-set-capabilities', 'arguments': {"
+                             " 'capabilities': [ { 'capability': 'dirty-limit',"
+                             " 'state': %i } ] } }", on);
+}
+
+/* The rate comes down to the limit; QEMU is content with 25 MiB/s more. */
+static void check_limit(const Case *c)
+{
+    Case large = *c;
+    Wait wait = wait_for("the limit");
+    Move m;
+
+    large.words = "mb64 writer";
+    start_source(&m, &large);
+    wait_for_guest(&large, m.from);
+    qtest_qmp_assert_success(m.from, "{ 'execute': 'set-vcpu-dirty-limit',"
+                             " 'arguments': { 'dirty-rate': 4 } }");
+    while (!highest_rate(m.from, c->cpus, 4)) {
+        wait_more(&wait);
+    }
+    while (highest_rate(m.from, c->cpus, 4) > 4 + 25) {
+        wait_more(&wait);
+    }
+    qtest_qmp_assert_success(m.from, "{ 'execute': 'cancel-vcpu-dirty-limit' }");
+    highest_rate(m.from, 0, 0);
+    set_limit_capability(m.from, true);
+    set_limit_capability(m.from, false);
+    goes_on(&large, m.from, 1);
+    finish(&m);
+}
+
+/* Without a ring it is refused with a reason, and the guest does not notice. */
+static void refuse_limit(const Case *c)
 {
     Move m;
 
@@ -622,6 +676,15 @@ static void test_dirty_limit(const Case *c)
                 " 'calc-time': 1, 'mode': 'dirty-ring' } }");
     goes_on(c, m.from, ROUNDS);
     finish(&m);
+}
+
+static void test_dirty_limit(const Case *c)
+{
+    if (has_ring(c)) {
+        check_limit(c);
+    } else {
+        refuse_limit(c);
+    }
 }
 
 /* ---- Which tests there are ---------------------------------------------------------- */

@@ -178,6 +178,11 @@ XmmuWriter xmmu_cpu_writer(CPUState *cs)
     return xmmu_parent_translates(cpu_env(cs)) ? XMMU_WRITER_TCG : XMMU_WRITER_GUEST;
 }
 
+XmmuVcpu *xmmu_cpu_core(CPUState *cs)
+{
+    return cs->accel ? cs->accel->vcpu : NULL;
+}
+
 void xmmu_cpu_flushed(CPUState *cs)
 {
     if (cs->accel && cs->accel->vcpu) {

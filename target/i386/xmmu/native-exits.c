@@ -219,7 +219,7 @@ static int after_fault(CPUState *cs, XmmuPfResult result, const XmmuFault *fault
         }
         return xmmu_native_raise(cs, e->vector, true, e->error_code);
     case XMMU_PF_RING_FULL:
-        xmmu_log_spill(cs->accel->vcpu);
+        xmmu_log_spill(cs);
         xmmu_native_retry_pending(cs);
         return 0;
     case XMMU_PF_REFLECT:

@@ -47,7 +47,7 @@ void xmmu_translate(CPUState *cs, const XmmuAccess *access, int size,
 {
     xmmu_hw_translate(cs->accel->vcpu, access, size, result);
     while (result->outcome == XMMU_HW_RING_FULL) {
-        xmmu_log_spill(cs->accel->vcpu);
+        xmmu_log_spill(cs);
         xmmu_hw_translate(cs->accel->vcpu, access, size, result);
     }
 }
