@@ -175,13 +175,16 @@ class Machine:
     # --- the end ---
 
     def quit(self):
+        """Exit status and stderr, which must not be a complaint."""
         try:
             self.ask('quit')
         except (OSError, ValueError):
             pass
-        found = complaints(*self.end())
+        ended = self.end()
+        found = complaints(*ended)
         if found:
             raise Bad('; '.join(sorted(found)))
+        return ended
 
     def kill(self):
         self.process.kill()
