@@ -5,7 +5,7 @@
  *
  * QEMU's dirty limit, and the dirty rate of each vCPU, need a dirty ring and ask for it by
  * KVM's names.  Their files include this through hooks, so that they find ours as well;
- * one of them defines the variable.  What they do with a ring is said in dirty-log.c.
+ * one of them defines the variable.  What they do with a ring is said in dirty-limit.c.
  */
 #ifndef ACCEL_XMMU_DIRTY_RING_H
 #define ACCEL_XMMU_DIRTY_RING_H

@@ -222,7 +222,7 @@ static void step_memory(Run *run)
 
     if (run->shadow) {
         /* The guest's tables are there: only rights change. */
-        regions[1].flags = XMMU_REGION_READONLY | log;
+        regions[1].flags = XMMU_REGION_READONLY;
         gone = false;
     }
     if (gone) {

@@ -202,25 +202,14 @@ static bool handle_fault(Native *n, unsigned cpu, const struct xmmu_run *run,
     }
 }
 
-/* As the engine does it. */
-static void choose_log(Native *n, unsigned cpu)
-{
-    struct xmmu_controls *controls = &n->cpus[cpu].run->controls;
-    XmmuWriteLog *log = &n->log[cpu];
-    bool on = n->logs_writes && xmmu_write_log_enter(&n->logs, log);
-
-    if (on && !(controls->want & XMMU_WANT_WRITE_LOG)) {
-        xmmu_write_log_renew(&n->logs, log);
-    }
-    controls->want = on ? XMMU_WANT_WRITE_LOG : 0;
-}
-
 static int run_device(Native *n, unsigned cpu)
 {
+    struct xmmu_run *run = n->cpus[cpu].run;
+    bool logs = n->logs_writes && xmmu_write_log_enter(&n->logs, &n->log[cpu]);
     int ret;
 
-    choose_log(n, cpu);
-    n->cpus[cpu].run->commit |= XMMU_GROUP_CONTROLS;
+    run->controls.want = logs ? XMMU_WANT_WRITE_LOG : 0;
+    run->commit |= XMMU_GROUP_CONTROLS;
     ret = xmmu_device_run(&n->cpus[cpu]);
     xmmu_write_log_leave(&n->log[cpu]);
     return ret;

@@ -64,7 +64,7 @@ static void read_log(XmmuWriteLogs *logs, XmmuWriteLog *log)
 void xmmu_write_log_add(XmmuWriteLogs *logs, XmmuWriteLog *log, const XmmuDeviceVcpu *vcpu)
 {
     log->entry = (uint64_t *)((char *)vcpu->run + logs->device->caps.log_offset);
-    log->unlogged = false;
+    log->on = log->unlogged = false;
     log->pages = 0;
     pthread_mutex_lock(&logs->lock);
     clear(log);
@@ -86,6 +86,14 @@ void xmmu_write_log_remove(XmmuWriteLogs *logs, XmmuWriteLog *log)
     pthread_mutex_unlock(&logs->lock);
 }
 
+void xmmu_write_log_renew(XmmuWriteLogs *logs, XmmuWriteLog *log)
+{
+    pthread_mutex_lock(&logs->lock);
+    read_log(logs, log);
+    clear(log);
+    pthread_mutex_unlock(&logs->lock);
+}
+
 bool xmmu_write_log_enter(XmmuWriteLogs *logs, XmmuWriteLog *log)
 {
     bool on;
@@ -95,20 +103,16 @@ bool xmmu_write_log_enter(XmmuWriteLogs *logs, XmmuWriteLog *log)
     if (on) {
         __atomic_store_n(&log->unlogged, false, __ATOMIC_SEQ_CST);
     }
+    if (on && !log->on) {
+        xmmu_write_log_renew(logs, log);        /* as the hardware does when it is turned on */
+    }
+    log->on = on;
     return on;
 }
 
 void xmmu_write_log_leave(XmmuWriteLog *log)
 {
     __atomic_store_n(&log->unlogged, false, __ATOMIC_SEQ_CST);
-}
-
-void xmmu_write_log_renew(XmmuWriteLogs *logs, XmmuWriteLog *log)
-{
-    pthread_mutex_lock(&logs->lock);
-    read_log(logs, log);
-    clear(log);
-    pthread_mutex_unlock(&logs->lock);
 }
 
 /* ---- Who harvests -------------------------------------------------------------------- */

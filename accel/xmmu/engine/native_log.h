@@ -20,6 +20,7 @@ struct XmmuWriteLog {
     XmmuWriteLog *next;         /* the lock of the list, as the next two */
     uint64_t *entry;            /* [XMMU_LOG_ENTRIES]; NULL: the hardware has none */
     int unread;                 /* the next word that it will write; -1: it is full */
+    bool on;                    /* in the last run; the vCPU's thread */
     bool unlogged;              /* atomic; the vCPU may be in the guest without */
     uint64_t pages;             /* read so far; atomic */
 };
@@ -46,7 +47,7 @@ void xmmu_write_log_remove(XmmuWriteLogs *logs, XmmuWriteLog *log);
 /* Around each XMMU_RUN, by the vCPU's thread: must XMMU_WANT_WRITE_LOG be on? */
 bool xmmu_write_log_enter(XmmuWriteLogs *logs, XmmuWriteLog *log);
 void xmmu_write_log_leave(XmmuWriteLog *log);
-/* After XMMU_EXIT_LOG_FULL, and before the log is turned on: it begins anew. */
+/* After XMMU_EXIT_LOG_FULL: it begins anew. */
 void xmmu_write_log_renew(XmmuWriteLogs *logs, XmmuWriteLog *log);
 
 /* XmmuServices.hint_dirty. */

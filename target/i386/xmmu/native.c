@@ -134,9 +134,6 @@ static void choose_log(XmmuNativeVcpu *n)
     bool on = xmmu_native.logs_writes &&
               xmmu_write_log_enter(&xmmu_native.logs, &n->log);
 
-    if (on && !(n->want & XMMU_WANT_WRITE_LOG)) {
-        xmmu_write_log_renew(&xmmu_native.logs, &n->log);
-    }
     n->want = on ? n->want | XMMU_WANT_WRITE_LOG : n->want & ~XMMU_WANT_WRITE_LOG;
 }
 
