@@ -170,24 +170,44 @@ void panic(const char *fmt, ...)
 
 /* ---- Small things ---- */
 
-bool has_word(const char *word)
+/* Behind @prefix of the first word that begins with it, or is it; NULL: none. */
+static const char *find_word(const char *prefix, bool whole)
 {
     const char *at = (const char *)(ulong)multiboot_info->cmdline;
 
     while (*at) {
-        const char *w = word;
+        const char *p = prefix;
 
-        while (*w && *at == *w) {
+        while (*p && *at == *p) {
             at++;
-            w++;
+            p++;
         }
-        if (!*w && (!*at || *at == ' ')) {
-            return true;
+        if (!*p && (!whole || !*at || *at == ' ')) {
+            return at;
         }
         while (*at && *at++ != ' ') {
         }
     }
-    return false;
+    return NULL;
+}
+
+bool has_word(const char *word)
+{
+    return find_word(word, true);
+}
+
+u32 word_number(const char *prefix, u32 otherwise)
+{
+    const char *at = find_word(prefix, false);
+    u32 number = 0;
+
+    if (!at) {
+        return otherwise;
+    }
+    for (; *at >= '0' && *at <= '9'; at++) {
+        number = number * 10 + *at - '0';
+    }
+    return number;
 }
 
 void *memset(void *to, int byte, ulong count)

@@ -82,6 +82,8 @@ void panic(const char *fmt, ...) __attribute__((noreturn));
 
 /* What stands after -append; does it have this word? */
 bool has_word(const char *word);
+/* The number behind @prefix, of the first word that begins with it. */
+u32 word_number(const char *prefix, u32 otherwise);
 
 void *memset(void *to, int byte, ulong count);
 void *memcpy(void *to, const void *from, ulong count);
@@ -98,6 +100,19 @@ static inline u8 inb(u16 port)
     u8 value;
 
     asm volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
+    return value;
+}
+
+static inline void outl(u16 port, u32 value)
+{
+    asm volatile("outl %0, %1" : : "a"(value), "Nd"(port));
+}
+
+static inline u32 inl(u16 port)
+{
+    u32 value;
+
+    asm volatile("inl %1, %0" : "=a"(value) : "Nd"(port));
     return value;
 }
 

@@ -275,20 +275,8 @@ static void start_cpus(void)
 
 static void read_words(void)
 {
-    static const char *const cpus[] = { "cpus1", "cpus2", "cpus3", "cpus4" };
-    static const struct { const char *word; ulong mb; } sizes[] = {
-        { "mb2", 2 }, { "mb8", 8 }, { "mb16", 16 }, { "mb32", 32 }, { "mb64", 64 },
-        { "mb256", 256 }, { "mb1024", 1024 },
-    };
-    ulong mb = 8;
-
-    for (unsigned i = 0; i < ARRAY_SIZE(cpus); i++) {
-        cpu_count = has_word(cpus[i]) ? i + 1 : cpu_count;
-    }
-    for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++) {
-        mb = has_word(sizes[i].word) ? sizes[i].mb : mb;
-    }
-    page_count = mb << 20 >> 12;
+    cpu_count = word_number("cpus", 1);
+    page_count = word_number("mb", 8) << 20 >> 12;
     writer = has_word("writer");
     idle = has_word("idle");
 }
