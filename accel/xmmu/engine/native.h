@@ -76,6 +76,11 @@ void xmmu_native_vcpu_load(CPUState *cs);
 /* env was replaced (reset, loadvm): it is what counts. */
 void xmmu_native_vcpu_replaced(CPUState *cs);
 
+/* A vCPU's TSC frequency, given or not: when it is realized, and when it came in a stream.
+ * Nothing with engine soft. */
+bool xmmu_native_tsc_realize(CPUState *cs, Error **errp);
+void xmmu_native_tsc_loaded(CPUState *cs);
+
 /* The vCPU is executing in TCG, so that its TLB there has to be emptied, too. */
 bool xmmu_native_vcpu_emulating(CPUState *cs);
 

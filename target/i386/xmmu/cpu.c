@@ -131,6 +131,7 @@ void xmmu_note_loadvm(CPUX86State *env)
     /* Shadow tables go when the VM runs again (xmmu-all.c). */
     xmmu_cpu_state_replaced(cs);
     load_pdptes(env);
+    xmmu_native_tsc_loaded(cs);
     cs->accel->pending |= XMMU_PENDING_RESET;
     cs->accel->apf_loaded = true;
 }
@@ -204,7 +205,7 @@ static bool (*parent_realize)(CPUState *cs, Error **errp);
 
 static bool xmmu_cpu_realize(CPUState *cs, Error **errp)
 {
-    if (!parent_realize(cs, errp)) {
+    if (!parent_realize(cs, errp) || !xmmu_native_tsc_realize(cs, errp)) {
         return false;
     }
     cs->accel = g_new0(AccelCPUState, 1);

@@ -12,12 +12,9 @@
  */
 #include "qemu/osdep.h"
 #include "qemu/atomic.h"
-#include "qemu/seqlock.h"
 #include "qemu/units.h"
 #include "cpu.h"
 #include "hw/i386/apic.h"
-#include "system/cpu-timers.h"
-#include "system/cpu-timers-internal.h"
 #include "target/i386/xmmu/native.h"
 
 /* QEMU's order of registers is that of their encoding. */
@@ -417,22 +414,6 @@ void xmmu_native_take(CPUState *cs)
     get_groups(cs, ALWAYS_WANTED);
 }
 
-/*
- * The TSC that the guest reads is that of QEMU's timers, which stop when the VM does
- * and travel with it.
- */
-static uint64_t tsc_offset(void)
-{
-    uint64_t offset;
-    unsigned start;
-
-    do {
-        start = seqlock_read_begin(&timers_state.vm_clock_seqlock);
-        offset = timers_state.cpu_ticks_offset;
-    } while (seqlock_read_retry(&timers_state.vm_clock_seqlock, start));
-    return offset;
-}
-
 static void put_controls(CPUState *cs)
 {
     XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
@@ -442,6 +423,7 @@ static void put_controls(CPUState *cs)
         .want = n->want,
         .exceptions = xmmu_state.config.tdp ? 0 : 1 << EXCP0E_PAGE,
         .tsc_offset = n->tsc_offset,
+        .tsc_ratio = n->tsc_ratio,
     };
 }
 
@@ -449,10 +431,12 @@ static void put_controls(CPUState *cs)
 static void check_controls(XmmuNativeVcpu *n)
 {
     const struct xmmu_controls *c = &n->run->controls;
-    uint64_t offset = tsc_offset();
+    uint64_t offset = xmmu_native_tsc_offset(), ratio = xmmu_native_tsc_ratio();
 
-    if (n->root != c->root || n->want != c->want || offset != n->tsc_offset) {
+    if (n->root != c->root || n->want != c->want || offset != n->tsc_offset ||
+        ratio != n->tsc_ratio) {
         n->tsc_offset = offset;
+        n->tsc_ratio = ratio;
         n->changed |= XMMU_GROUP_CONTROLS;
     }
 }

@@ -41,7 +41,7 @@ struct XmmuNativeVcpu {
     struct xmmu_exit exit;      /* of the last run */
     struct xmmu_event pending;  /* the exit cut off its delivery; to be injected */
     uint32_t root, want;        /* of xmmu_controls, for the next run */
-    uint64_t tsc_offset;
+    uint64_t tsc_offset, tsc_ratio;     /* as the module has them */
     bool kicked;                /* atomic: the signal came */
     bool emulating;             /* atomic: TCG is executing */
     bool in_stretch;            /* it executes until the mode changes */
@@ -88,6 +88,12 @@ static inline void xmmu_native_change(CPUState *cs, uint32_t groups)
 void xmmu_native_take(CPUState *cs);
 /* Before a run: gives the module what was changed. */
 void xmmu_native_give(CPUState *cs);
+
+/* ---- native-tsc.c --------------------------------------------------------------- */
+
+/* What a run shall have: struct xmmu_controls. */
+uint64_t xmmu_native_tsc_offset(void);
+uint64_t xmmu_native_tsc_ratio(void);
 
 /* ---- native-step.c -------------------------------------------------------------- */
 
