@@ -8,9 +8,11 @@
  * the hardware, and in an emulator while System Management Mode or (tdp=off) no paging
  * is on: both must have the same speed and no jump between them.
  *
- * Word: khz=N, what it must be.
+ * Words: khz=N, what it must be; forever: the host sees in the mailbox what it is, round
+ * by round, and an error when there was a leap between two rounds.
  */
 #include "paging.h"
+#include "../qtest/xmmu-migrate-guest.h"
 
 #define PIT_CHANNEL2    0x42
 #define PIT_COMMAND     0x43
@@ -109,11 +111,33 @@ static void turn_paging_on(u32 khz)
 }
 #endif
 
+static void go_on_forever(void)
+{
+    volatile MigrateMailbox *box = (void *)MIGRATE_MAILBOX;
+    volatile MigrateCpu *me = &box->cpus[0];
+    u64 before = rdtsc();
+
+    for (;;) {
+        u64 now;
+
+        me->pages = median_khz();
+        now = rdtsc();
+        /* A round is half a second of the guest's. */
+        me->errors += now <= before || now - before > (u64)me->pages * 10000;
+        before = now;
+        me->rounds++;
+        box->magic = MIGRATE_MAGIC;
+    }
+}
+
 void guest_main(void)
 {
     u32 wanted = word_number("khz=", 0);
     u32 khz = wanted ? wanted : median_khz();
 
+    if (has_word("forever")) {
+        go_on_forever();
+    }
 #ifndef __x86_64__
     test_speed("the TSC's speed without paging", wanted);
     turn_paging_on(khz);
