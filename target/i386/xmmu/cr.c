@@ -101,6 +101,12 @@ void xmmu_note_smm(CPUX86State *env)
     xmmu_native_note_mode(env_cpu(env));
 }
 
+/* QEMU flushes TCG's TLBs; that A20 is masked is a part of the role. */
+void xmmu_note_a20(CPUX86State *env)
+{
+    xmmu_native_note_mode(env_cpu(env));
+}
+
 void xmmu_do_invlpg(CPUX86State *env, vaddr addr)
 {
     CPUState *cs = env_cpu(env);

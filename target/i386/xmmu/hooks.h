@@ -25,6 +25,7 @@ static inline void xmmu_cr0_changing(CPUX86State *env, uint32_t cr0) { }
 static inline void xmmu_cr3_changing(CPUX86State *env, target_ulong cr3) { }
 static inline void xmmu_cr4_changing(CPUX86State *env, uint32_t cr4) { }
 static inline void xmmu_efer_changing(CPUX86State *env, uint64_t efer) { }
+static inline void xmmu_a20_changed(CPUX86State *env) { }
 static inline void xmmu_saving(CPUX86State *env) { }
 static inline int xmmu_pre_load(void *cpu) { return 0; }
 static inline void xmmu_loaded(CPUX86State *env) { }
@@ -49,6 +50,7 @@ void xmmu_note_cr3(CPUX86State *env);
 void xmmu_note_cr4(CPUX86State *env, uint32_t cr4);
 void xmmu_note_efer(CPUX86State *env, uint64_t efer);
 void xmmu_note_smm(CPUX86State *env);
+void xmmu_note_a20(CPUX86State *env);
 void xmmu_note_vmrun(CPUX86State *env);
 void xmmu_note_save(CPUX86State *env);
 void xmmu_note_loadvm(CPUX86State *env);
@@ -94,6 +96,13 @@ static inline void xmmu_efer_changing(CPUX86State *env, uint64_t efer)
 }
 
 /* SMM was entered or left. */
+static inline void xmmu_a20_changed(CPUX86State *env)
+{
+    if (xmmu_enabled()) {
+        xmmu_note_a20(env);
+    }
+}
+
 static inline void xmmu_smm_changed(CPUX86State *env)
 {
     if (xmmu_enabled()) {

@@ -9,6 +9,7 @@
  */
 #include "qemu/osdep.h"
 #include "qemu/error-report.h"
+#include "qemu/log.h"
 #include "qemu/main-loop.h"
 #include "qemu/rcu.h"
 #include "cpu.h"
@@ -261,7 +262,7 @@ static int handle_memory(CPUState *cs)
         .table = n->exit.memory.table,
     };
 
-    /* A20 is masked in tables of their own only in TCG. */
+    /* With A20 masked the hardware does not run: native-step.c. */
     return after_fault(cs, fault_in_core(cs, &fault), &fault, fault.tdp_gpa);
 }
 
@@ -310,6 +311,7 @@ static int handle_exception(CPUState *cs)
 
 static int handle_shutdown(void)
 {
+    qemu_log_mask(CPU_LOG_RESET, "Triple fault\n");
     qemu_system_reset_request(SHUTDOWN_CAUSE_GUEST_RESET);
     return EXCP_INTERRUPT;
 }

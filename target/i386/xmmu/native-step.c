@@ -355,6 +355,12 @@ static bool hardware_lacks_mode(CPUX86State *env)
            !(xmmu_state.config.tdp && xmmu_native_has(XMMU_FEATURE_REALMODE));
 }
 
+/* Shadow tables have it masked; the hardware that walks the guest's own masks nothing. */
+static bool hardware_lacks_a20(CPUX86State *env)
+{
+    return xmmu_state.config.tdp && !(x86_get_a20_mask(env) & (1 << 20));
+}
+
 bool xmmu_native_must_emulate(CPUState *cs)
 {
     CPUX86State *env = cpu_env(cs);
@@ -364,7 +370,7 @@ bool xmmu_native_must_emulate(CPUState *cs)
             (CPU_INTERRUPT_SMI | CPU_INTERRUPT_MCE)) ||
            cs->exception_index >= 0 ||
            xmmu_native_vcpu(cs)->odd_mode || hardware_lacks_mode(env) ||
-           debugger_watches(cs);
+           hardware_lacks_a20(env) || debugger_watches(cs);
 }
 
 /* Instructions that are tried one by one before the hardware is asked again. */
