@@ -19,6 +19,7 @@ MEM     ?= 1G
 KERNEL  ?= amd64
 COMPARE ?=
 STAGE   ?=
+JOBS    ?=
 
 all: qemu
 
@@ -29,7 +30,8 @@ help:
 ## make boot        boot a Debian kernel with xmmu, show its console and a summary
 ##                  ACCEL=xmmu,tdp=off MACHINE=q35|pc SMP=2 MEM=1G KERNEL=amd64|686|686-pae
 ##                  COMPARE=tcg boots a second time with that accelerator for the ratio
-## make check       all tests; STAGE="unit boots" runs only these stages (see tests/stages)
+## make check       all tests; STAGE="unit boots" runs only these stages (see tests/stages),
+##                  JOBS=1 one after the other [as many at a time as there are CPUs]
 ## make unit        the core's unit tests alone: seconds, no QEMU
 ## make fuzz        the core's fuzzers; FUZZ_TIME=SECONDS for each [60]
 ## make qemu-asan   QEMU with AddressSanitizer and UndefinedBehaviorSanitizer, in
@@ -79,8 +81,8 @@ install: sync
 define core-build
 	@scripts/need check build
 	@scripts/get-meson build
-	@test -e $(1)/build.ninja || CC=$(2) $(MESON) setup $(3) $(1) . > build/core-setup.log || \
-	    { tail -n 20 build/core-setup.log; exit 1; }
+	@test -e $(1)/build.ninja || CC=$(2) $(MESON) setup $(3) $(1) . > $(1)-setup.log || \
+	    { tail -n 20 $(1)-setup.log; exit 1; }
 	@$(call ninja,$(1))
 endef
 
@@ -148,7 +150,7 @@ boot:
 
 check:
 	@scripts/need install build boot machine check
-	@scripts/check $(STAGE)
+	@scripts/check $(JOBS:%=--jobs %) $(STAGE)
 
 bench:
 	@scripts/need install build boot bench

@@ -143,7 +143,7 @@ class Qmp:
         self.buffer = b''
         self.events = []
 
-    def _message(self, seconds=60):
+    def _message(self, seconds=SILENCE_LIMIT):
         self.sock.settimeout(seconds)
         while b'\n' not in self.buffer:
             data = self.sock.recv(65536)
@@ -352,7 +352,7 @@ class Boot:
 
     def stop(self):
         try:
-            self.process.wait(timeout=0 if self.result.problems else 30)
+            self.process.wait(timeout=0 if self.result.problems else SILENCE_LIMIT)
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
