@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * A process that runs vCPUs and updates their tables is killed at any moment, is hit by
- * signals, or loses the CPU under it. Afterwards no page is pinned; that the module can
+ * signals, loses the CPU under it, or sleeps with the machine. Afterwards no page is pinned; that the module can
  * be unloaded then is looked at by the runner of these tests.
  *
  * usage: killed kill [ROUNDS [SEED]]     SIGKILL at random moments [200]
  *        killed signals [SECONDS]        timers against vCPUs that run [3]
  *        killed hotplug [ROUNDS]         CPUs go and come under vCPUs that run [20]
+ *        killed suspend [ROUNDS]         the machine is suspended to RAM meanwhile [3]
  */
 #include <pthread.h>
 #include <signal.h>
@@ -189,18 +190,23 @@ static void storm(int seconds)
 	ok(hits > 1000, "of which %llu came", (unsigned long long)hits);
 }
 
-static bool cpu_online(int cpu, bool on)
+static bool write_file(const char *path, const char *text)
 {
-	char path[64];
-	int fd;
-	bool good;
+	ssize_t length = strlen(text);
+	int fd = open(path, O_WRONLY);
+	bool good = fd >= 0 && write(fd, text, length) == length;
 
-	snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%d/online", cpu);
-	fd = open(path, O_WRONLY);
-	good = fd >= 0 && write(fd, on ? "1" : "0", 1) == 1;
 	if (fd >= 0)
 		close(fd);
 	return good;
+}
+
+static bool cpu_online(int cpu, bool on)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%d/online", cpu);
+	return write_file(path, on ? "1" : "0");
 }
 
 static void hotplug(int rounds)
@@ -233,6 +239,26 @@ static void hotplug(int rounds)
 	ok(pins() == before, "nothing stays pinned");
 }
 
+/* A CPU that wakes has nothing of what was set in it. */
+static void suspend(int rounds)
+{
+	long before = pins();
+	int slept = 0, dead = 0;
+	pid_t pid = start_child(1, true);
+
+	dead += !wait_for_all();
+	for (int i = 0; i < rounds; i++) {
+		if (!write_file("/sys/class/rtc/rtc0/wakealarm", "+2"))
+			die("no alarm would wake the machine");
+		slept += write_file("/sys/power/state", "mem");
+		dead += !wait_for_all();
+	}
+	end_child(pid, SIGKILL);
+	ok(slept == rounds, "the machine slept %d times of %d", slept, rounds);
+	ok(!dead, "all vCPUs go on when it wakes");
+	ok(pins() == before, "nothing stays pinned");
+}
+
 int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "";
@@ -252,6 +278,8 @@ int main(int argc, char **argv)
 		storm(number ? number : 3);
 	else if (!strcmp(what, "hotplug"))
 		hotplug(number ? number : 20);
+	else if (!strcmp(what, "suspend"))
+		suspend(number ? number : 3);
 	else
 		return 2;
 	return finish();
