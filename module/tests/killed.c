@@ -7,7 +7,8 @@
  * usage: killed kill [ROUNDS [SEED]]     SIGKILL at random moments [200]
  *        killed signals [SECONDS]        timers against vCPUs that run [3]
  *        killed hotplug [ROUNDS]         CPUs go and come under vCPUs that run [20]
- *        killed suspend [ROUNDS]         the machine is suspended to RAM meanwhile [3]
+ *        killed suspend [ROUNDS]         the machine is suspended to RAM meanwhile [3];
+ *                                        /dev/cpu/0/msr must be there, and SVM
  */
 #include <pthread.h>
 #include <signal.h>
@@ -239,23 +240,44 @@ static void hotplug(int rounds)
 	ok(pins() == before, "nothing stays pinned");
 }
 
-/* A CPU that wakes has nothing of what was set in it. */
+#define MSR_VM_HSAVE_PA 0xc0010117
+
+/* Where CPU 0 puts the host's state while a guest runs; 0: where it does by itself. */
+static uint64_t host_save_area(void)
+{
+	int fd = open("/dev/cpu/0/msr", O_RDONLY);
+	uint64_t address = 0;
+
+	if (fd < 0 || pread(fd, &address, sizeof(address), MSR_VM_HSAVE_PA) != sizeof(address))
+		die("/dev/cpu/0/msr");
+	close(fd);
+	return address;
+}
+
+/*
+ * A CPU that wakes has nothing of what was set in it. What the kernel sets again by itself
+ * is EFER.SVME of the first one; then VMRUN works, and writes where it must not.
+ */
 static void suspend(int rounds)
 {
 	long before = pins();
-	int slept = 0, dead = 0;
+	int slept = 0, dead = 0, lost = 0;
 	pid_t pid = start_child(1, true);
+	uint64_t area;
 
 	dead += !wait_for_all();
+	area = host_save_area();
 	for (int i = 0; i < rounds; i++) {
 		if (!write_file("/sys/class/rtc/rtc0/wakealarm", "+2"))
 			die("no alarm would wake the machine");
 		slept += write_file("/sys/power/state", "mem");
 		dead += !wait_for_all();
+		lost += host_save_area() != area;
 	}
 	end_child(pid, SIGKILL);
 	ok(slept == rounds, "the machine slept %d times of %d", slept, rounds);
 	ok(!dead, "all vCPUs go on when it wakes");
+	ok(area && !lost, "CPU 0 saves the host's state where it did");
 	ok(pins() == before, "nothing stays pinned");
 }
 
