@@ -35,11 +35,12 @@ static XmmuServices services;
 
 /* ---- Flushes --------------------------------------------------------------------- */
 
-void xmmu_native_flush(void)
+/* @tell: xmmu_mirror_flush() or xmmu_mirror_submit(). */
+static void flush_by(bool (*tell)(XmmuMirror *mirror))
 {
     uint64_t tick = xmmu_vm_hardware_tick(xmmu_state.vm);
 
-    if (xmmu_mirror_flush(xmmu_native.mirror)) {
+    if (tell(xmmu_native.mirror)) {
         xmmu_vm_hardware_flushed(xmmu_state.vm, tick);
     } else if (xmmu_mirror_broken(xmmu_native.mirror)) {
         CPUState *cpu;
@@ -49,6 +50,16 @@ void xmmu_native_flush(void)
             qemu_cpu_kick(cpu);
         }
     }
+}
+
+void xmmu_native_flush(void)
+{
+    flush_by(xmmu_mirror_flush);
+}
+
+void xmmu_native_submit(void)
+{
+    flush_by(xmmu_mirror_submit);
 }
 
 /* A vCPU whose turn of TCG is over has an empty TLB there. */

@@ -49,6 +49,10 @@ void xmmu_native_ops_init(AccelOpsClass *ops);
  * core is told.  Any thread, any lock. */
 void xmmu_native_flush(void);
 
+/* The same, but for what was reached from roots that the core has given up.  Costs
+ * nothing where nothing has changed. */
+void xmmu_native_submit(void);
+
 /* What x-query-xmmu says; NULL with engine soft. */
 XmmuNativeStatus *xmmu_native_query(void);
 

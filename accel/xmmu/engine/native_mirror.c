@@ -144,6 +144,27 @@ void xmmu_mirror_tell_all(XmmuMirror *mirror)
     free_gone(mirror);
 }
 
+/* The set first: who tells says so before he empties it. */
+bool xmmu_mirror_settled(const XmmuMirror *mirror)
+{
+    return xmmu_id_set_empty(&mirror->changed) &&
+           !__atomic_load_n(&mirror->telling, __ATOMIC_SEQ_CST);
+}
+
+bool xmmu_mirror_submit(XmmuMirror *mirror)
+{
+    bool good;
+
+    if (xmmu_mirror_settled(mirror)) {
+        return true;
+    }
+    xmmu_mirror_begin(mirror);
+    xmmu_mirror_tell_all(mirror);
+    good = !mirror->refused;
+    xmmu_mirror_end(mirror);
+    return good;
+}
+
 bool xmmu_mirror_flush(XmmuMirror *mirror)
 {
     bool good;

@@ -82,6 +82,13 @@ int xmmu_mirror_max_level(XmmuMirror *mirror, hpa_t hpa, int level);
  */
 bool xmmu_mirror_flush(XmmuMirror *mirror);
 
+/*
+ * The same, but for roots that the core has given up: that what they said before is
+ * gone is for who gave them up to see to, by xmmu_mirror_flush().  Where nothing is to
+ * be told, two loads.
+ */
+bool xmmu_mirror_submit(XmmuMirror *mirror);
+
 /* The module refused even to take entries away.  Kick all vCPUs: xmmu_mirror_enter()
  * lets none go on until it has succeeded. */
 bool xmmu_mirror_broken(const XmmuMirror *mirror);

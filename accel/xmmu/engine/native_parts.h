@@ -117,6 +117,8 @@ static inline void xmmu_mirror_notice(XmmuMirrorTable *t, unsigned index)
 /* Take the lock, to tell the module; and back. */
 void xmmu_mirror_begin(XmmuMirror *mirror);
 void xmmu_mirror_end(XmmuMirror *mirror);
+/* Nothing is to be told, and nobody is telling anything. */
+bool xmmu_mirror_settled(const XmmuMirror *mirror);
 /* Tell what has changed so far, and free what has gone. */
 void xmmu_mirror_tell_all(XmmuMirror *mirror);
 /* Bytes that a leaf of @t maps. */

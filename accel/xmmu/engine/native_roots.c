@@ -78,8 +78,7 @@ static void note_root(XmmuMirror *mirror, unsigned index, uint32_t id)
     *v = (VcpuRoot) { .set = true, .settled = !moved, .id = id };
 }
 
-/* Is there nothing to tell, and the vCPU's root known?  The set first: who tells says so
- * before he empties it. */
+/* Is there nothing to tell, and the vCPU's root known? */
 static bool nothing_to_tell(const XmmuMirror *mirror, XmmuVcpu *vcpu, uint32_t *root)
 {
     XmmuTable *table = good_root(vcpu);
@@ -89,8 +88,7 @@ static bool nothing_to_tell(const XmmuMirror *mirror, XmmuVcpu *vcpu, uint32_t *
         return false;
     }
     *root = t->id;
-    return xmmu_id_set_empty(&mirror->changed) &&
-           !__atomic_load_n(&mirror->telling, __ATOMIC_SEQ_CST);
+    return xmmu_mirror_settled(mirror);
 }
 
 /* Large leaves that the hardware cannot map go; the next fault makes small ones. */

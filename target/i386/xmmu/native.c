@@ -103,7 +103,7 @@ static int prepare_tables(CPUState *cs)
     if (!xmmu_state.config.tdp) {
         /* Hardware has nothing old any more, TCG nothing at all, and no fault of this
          * vCPU is on its way with what it has read of the guest's tables. */
-        xmmu_native_flush();
+        xmmu_native_submit();
         xmmu_vcpu_flushed(cs->accel->vcpu);
     }
     xmmu_take_over(cs);
