@@ -22,6 +22,7 @@
 #define DR7_L1_WRITE4   0xd00004    /* R/W1 = 01, LEN1 = 11 */
 #define DR7_GD          0x2000
 #define CF              0x1
+#define IOAPIC          0xfec00000ul
 #define TF              0x100
 #define RF              0x10000
 #define ARITHMETIC      0x8d5       /* CF PF AF ZF SF OF: this code's own */
@@ -236,6 +237,20 @@ static void test_single_step(void)
     check_trap("TF traps behind CPUID, IN and NOP", 3, DR6_BS);
 }
 
+/* The same of a load from a device, and of MOV from and to CR3 and INVLPG, which exit
+ * without two-dimensional paging. */
+static void test_single_step_direct(void)
+{
+    ulong a = 0, b = IOAPIC;
+
+    expect_traps(5);
+    asm volatile("push %[flags]; popf; mov (%[b]), %%ecx; mov %%cr3, %[a]; "
+                 "mov %[a], %%cr3; invlpg (%[b]); nop"
+                 : [a] "+a"(a), [b] "+b"(b) : [flags] "r"(with_flag(TF))
+                 : "memory", "cc", "ecx");
+    check_trap("TF traps behind a device's, CR3 and INVLPG", 5, DR6_BS);
+}
+
 void breakpoint_here(void);
 asm(".globl breakpoint_here\nbreakpoint_here: nop\nret");
 
@@ -269,6 +284,19 @@ static void test_watchpoint(void)
     write_dr7(read_dr7() & ~(ulong)DR7_L1_WRITE4);
     watched = 0x4321;
     check(traps == 1, "DR1 switched off stops nothing", "%d traps", (int)traps);
+}
+
+/* A breakpoint is noticed by whoever makes the access. */
+static void test_watched_device(void)
+{
+    expect_traps(1);
+    write_dr1(IOAPIC);
+    write_dr7(read_dr7() | DR7_L1_WRITE4);
+    *(volatile u32 *)IOAPIC = 0x10;
+    check_trap("DR1 stops behind a write to a device", 1, DR6_B1);
+    check(*(volatile u32 *)IOAPIC == 0x10, "the device got it", "%x",
+          *(volatile u32 *)IOAPIC);
+    write_dr7(read_dr7() & ~(ulong)DR7_L1_WRITE4);
 }
 
 static void test_general_detect(void)
@@ -334,8 +362,10 @@ void guest_main(void)
     test_interrupt_flags();
     irq_handler[1] = on_trap;
     test_single_step();
+    test_single_step_direct();
     test_breakpoint();
     test_watchpoint();
+    test_watched_device();
     test_general_detect();
     irq_handler[1] = NULL;
     test_smi();

@@ -326,6 +326,25 @@ static void commit(CPUX86State *env, int reg, uint64_t value)
     }
 }
 
+/* For a vCPU in hardware: no guest of a guest, and TCG's TLB is empty. */
+bool xmmu_load_cr3_directly(CPUX86State *env, uint64_t value)
+{
+    XmmuRegs old;
+
+    if (!(env->hflags & HF_CS64_MASK)) {
+        value = (uint32_t)value;
+    }
+    xmmu_read_regs(env, &old);
+    if (check_write(env, &old, 3, value) || loads_pdptes(env, &old, 3, value)) {
+        return false;
+    }
+    xmmu_pcid_loading(env);
+    env->cr[3] = value & ~XMMU_CR3_NO_FLUSH;
+    xmmu_note_cr3(env);
+    xmmu_pcid_loaded(env, value);
+    return true;
+}
+
 void xmmu_do_write_cr(CPUX86State *env, int reg, uint64_t value, uintptr_t ra)
 {
     AccelCPUState *accel = env_cpu(env)->accel;

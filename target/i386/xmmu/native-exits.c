@@ -3,9 +3,9 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Owns what is done about each exit (enum xmmu_exit_reason).  CPUID, plain IN and OUT,
- * and HLT are done here; faults in our tables are the core's; everything that needs
- * decoding is one instruction of TCG.
+ * Owns what is done about each exit (enum xmmu_exit_reason).  Faults in our tables are
+ * the core's; instructions that exit often are native-direct.c's; all others are one
+ * instruction of TCG each.
  */
 #include "qemu/osdep.h"
 #include "qemu/error-report.h"
@@ -13,9 +13,6 @@
 #include "qemu/main-loop.h"
 #include "qemu/rcu.h"
 #include "cpu.h"
-#include "exec/address-spaces.h"
-#include "exec/cpu-common.h"
-#include "exec/memory.h"
 #include "system/runstate.h"
 #include "accel/xmmu/trace.h"
 #include "target/i386/xmmu/native.h"
@@ -34,135 +31,6 @@ int xmmu_native_fail(CPUState *cs, const char *why)
     vm_stop(RUN_STATE_INTERNAL_ERROR);
     bql_unlock();
     return EXCP_INTERRUPT;
-}
-
-/* ---- Instructions done here --------------------------------------------------------- */
-
-/* What else happens at an instruction's end is left to TCG: traps, and the end of the
- * 32-bit address space. */
-static bool is_simple(CPUState *cs)
-{
-    CPUX86State *env = cpu_env(cs);
-
-    return xmmu_native_vcpu(cs)->exit.length &&
-           !(env->eflags & TF_MASK) &&
-           !(env->eip <= UINT32_MAX && env->eip > UINT32_MAX - 15);
-}
-
-/* Where the CPU does not say how long an instruction is, the length we have is that
- * without prefixes: look whether there are any. */
-static bool has_prefix(CPUState *cs, uint8_t first_byte)
-{
-    CPUX86State *env = cpu_env(cs);
-    MemTxAttrs attrs;
-    vaddr pc = env->segs[R_CS].base + env->eip;
-    hwaddr page;
-
-    if (xmmu_native_has(XMMU_FEATURE_NEXT_RIP)) {
-        return false;
-    }
-    xmmu_native_load(cs, XMMU_GROUP_CRS | XMMU_GROUP_SEGMENTS);
-    xmmu_native_vcpu(cs)->stepped = true;
-    page = cpu_get_phys_page_attrs_debug(cs, pc & TARGET_PAGE_MASK, &attrs);
-    return page == -1 || first_byte !=
-           address_space_ldub(cs->as, page | (pc & ~TARGET_PAGE_MASK), attrs, NULL);
-}
-
-static void finish_instruction(CPUState *cs)
-{
-    XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
-    CPUX86State *env = cpu_env(cs);
-
-    env->eip += n->exit.length;
-    env->eflags &= ~RF_MASK;
-    n->changed |= XMMU_GROUP_GPRS;
-    if (env->hflags & HF_INHIBIT_IRQ_MASK) {
-        env->hflags &= ~HF_INHIBIT_IRQ_MASK;
-        n->changed |= XMMU_GROUP_EVENTS;
-    }
-}
-
-static int handle_cpuid(CPUState *cs)
-{
-    CPUX86State *env = cpu_env(cs);
-    uint32_t a, b, c, d;
-
-    if (!is_simple(cs) || has_prefix(cs, 0x0f)) {
-        return xmmu_native_step(cs);
-    }
-    cpu_x86_cpuid(env, env->regs[R_EAX], env->regs[R_ECX], &a, &b, &c, &d);
-    env->regs[R_EAX] = a;
-    env->regs[R_EBX] = b;
-    env->regs[R_ECX] = c;
-    env->regs[R_EDX] = d;
-    finish_instruction(cs);
-    return 0;
-}
-
-static int handle_hlt(CPUState *cs)
-{
-    if (!is_simple(cs) || has_prefix(cs, 0xf4)) {
-        return xmmu_native_step(cs);
-    }
-    finish_instruction(cs);
-    cs->halted = 1;
-    return EXCP_HLT;
-}
-
-static uint64_t port_in(CPUX86State *env, uint16_t port, unsigned size)
-{
-    MemTxAttrs attrs = cpu_get_mem_attrs(env);
-
-    switch (size) {
-    case 1:
-        return deposit64(env->regs[R_EAX], 0, 8,
-                         address_space_ldub(&address_space_io, port, attrs, NULL));
-    case 2:
-        return deposit64(env->regs[R_EAX], 0, 16,
-                         address_space_lduw(&address_space_io, port, attrs, NULL));
-    default:
-        return address_space_ldl(&address_space_io, port, attrs, NULL);
-    }
-}
-
-static void port_out(CPUX86State *env, uint16_t port, unsigned size)
-{
-    MemTxAttrs attrs = cpu_get_mem_attrs(env);
-    uint32_t value = env->regs[R_EAX];
-
-    switch (size) {
-    case 1:
-        address_space_stb(&address_space_io, port, value, attrs, NULL);
-        break;
-    case 2:
-        address_space_stw(&address_space_io, port, value, attrs, NULL);
-        break;
-    default:
-        address_space_stl(&address_space_io, port, value, attrs, NULL);
-        break;
-    }
-}
-
-/* The hardware has checked IOPL and the TSS's bitmap. */
-static int handle_io(CPUState *cs)
-{
-    XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
-    CPUX86State *env = cpu_env(cs);
-    uint16_t port = n->exit.io.port;
-    unsigned size = n->exit.io.size;
-
-    if (n->exit.io.string || !is_simple(cs) || port + size > 0x10000) {
-        return xmmu_native_step(cs);
-    }
-    /* First, so that a device that looks at the vCPU (a reset, savevm) sees it behind
-     * the instruction. */
-    finish_instruction(cs);
-    if (n->exit.io.in) {
-        env->regs[R_EAX] = port_in(env, port, size);
-    } else {
-        port_out(env, port, size);
-    }
-    return 0;
 }
 
 /* ---- Faults in our tables ------------------------------------------------------------ */
@@ -210,7 +78,7 @@ static int after_fault(CPUState *cs, XmmuPfResult result, const XmmuFault *fault
                             xmmu_native_vcpu(cs)->pending.type);
     switch (result) {
     case XMMU_PF_EMULATE:
-        return emulate(cs);
+        return fault->mmio && xmmu_native_mmio(cs, fault) ? 0 : emulate(cs);
     case XMMU_PF_NOMEM:
         return xmmu_native_fail(cs, "no host memory for page tables");
     case XMMU_PF_GUEST:
@@ -344,18 +212,20 @@ int xmmu_native_handle(CPUState *cs)
     case XMMU_EXIT_EXCEPTION:
         return handle_exception(cs);
     case XMMU_EXIT_CPUID:
-        return handle_cpuid(cs);
+        return xmmu_native_cpuid(cs) ? 0 : emulate(cs);
     case XMMU_EXIT_IO:
-        return handle_io(cs);
+        return xmmu_native_io(cs) ? 0 : emulate(cs);
     case XMMU_EXIT_HLT:
-        return handle_hlt(cs);
+        return xmmu_native_hlt(cs) ? EXCP_HLT : emulate(cs);
+    case XMMU_EXIT_CR:
+        return xmmu_native_cr(cs) ? 0 : emulate(cs);
+    case XMMU_EXIT_INVLPG:
+        return xmmu_native_invlpg(cs) ? 0 : emulate(cs);
     case XMMU_EXIT_IRQ_WINDOW:
     case XMMU_EXIT_NMI_WINDOW:
         return 0;
-    case XMMU_EXIT_CR:
     case XMMU_EXIT_DR:
     case XMMU_EXIT_MSR:
-    case XMMU_EXIT_INVLPG:
     case XMMU_EXIT_INSTRUCTION:
     case XMMU_EXIT_TASK_SWITCH:
         return emulate(cs);

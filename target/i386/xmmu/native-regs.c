@@ -476,7 +476,9 @@ void xmmu_native_give(CPUState *cs)
     /* Exits come in series: to take a little more with each costs less than to ask. */
     run->wanted = ALWAYS_WANTED |
                   (n->stepped ? XMMU_NATIVE_STEP_GROUPS : 0) |
+                  (n->decoded ? XMMU_NATIVE_CODE_GROUPS : 0) |
                   (xmmu_state.config.tdp ? 0 : XMMU_GROUP_SEGMENTS);
     n->changed = 0;
     n->stepped = false;
+    n->decoded = false;
 }

@@ -21,6 +21,9 @@
                                  XMMU_GROUP_CRS | XMMU_GROUP_DRS | \
                                  XMMU_GROUP_MSRS | XMMU_GROUP_EVENTS)
 
+/* What it takes to look at the code. */
+#define XMMU_NATIVE_CODE_GROUPS (XMMU_GROUP_SEGMENTS | XMMU_GROUP_CRS)
+
 /* Of TCG's TLB: what one instruction filled.  More than this many: all of it. */
 #define XMMU_NATIVE_FILLED 8
 
@@ -47,6 +50,7 @@ struct XmmuNativeVcpu {
     bool in_stretch;            /* it executes until the mode changes */
     bool mode_changed;          /* it did */
     bool stepped;               /* since the last run: the next exit may be for one, too */
+    bool decoded;               /* the same of an instruction that was decoded */
     bool fpu_hidden;            /* TCG executes without FPU and vector registers, */
     bool fpu_wanted;            /* and has met an instruction that needs them */
     XmmuNativeFill filled[XMMU_NATIVE_FILLED];
@@ -116,6 +120,20 @@ bool xmmu_native_must_emulate(CPUState *cs);
 int xmmu_native_stretch(CPUState *cs);
 /* Before and after each run: what it writes, TCG does not see. */
 void xmmu_native_note_run(void);
+
+/* ---- native-direct.c ---------------------------------------------------------------- */
+
+/*
+ * The instruction that exited, done without TCG.  False: nothing has happened, and it is
+ * TCG's.  HLT only comes to its end.
+ */
+bool xmmu_native_cpuid(CPUState *cs);
+bool xmmu_native_hlt(CPUState *cs);
+bool xmmu_native_io(CPUState *cs);
+bool xmmu_native_cr(CPUState *cs);
+bool xmmu_native_invlpg(CPUState *cs);
+/* The core says of @fault, which ended the last run, that it is an access to a device. */
+bool xmmu_native_mmio(CPUState *cs, const XmmuFault *fault);
 
 /* ---- native-events.c -------------------------------------------------------------- */
 

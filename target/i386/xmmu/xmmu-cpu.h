@@ -103,6 +103,10 @@ static inline bool xmmu_lam_active(CPUX86State *env)
 
 /* ---- cr.c ----------------------------------------------------------------- */
 
+/* MOV to CR3 where TCG has nothing cached.  False: it raises an exception, or loads
+ * PDPTE registers, and nothing is done. */
+bool xmmu_load_cr3_directly(CPUX86State *env, uint64_t value);
+
 /* Reads the four PDPTEs that @cr3 names. */
 void xmmu_read_pdptes(CPUX86State *env, uint64_t cr3, uint64_t pdpte[4]);
 
