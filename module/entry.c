@@ -58,6 +58,9 @@ u32 xmmu_format_entries(u8 format, u8 level)
 
 static bool leaf_fits(u8 format, u8 level, u32 access)
 {
+	if (level > 1 && (access & XMMU_ACCESS_EXEC) &&
+	    (xmmu_hw_features() & XMMU_FEATURE_SMALL_EXEC))
+		return false;
 	if (level > 3 || (level == 3 && !(xmmu_hw_features() & XMMU_FEATURE_1G)) ||
 	    (access & ~leaf_access[format]))
 		return false;

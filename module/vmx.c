@@ -311,6 +311,8 @@ static void vmx_get_caps(struct xmmu_caps *caps)
 		caps->features |= vmx.ept_vpid & EPT_CAP_1G ? XMMU_FEATURE_1G : 0;
 		caps->features |= vmx.ept_vpid & EPT_CAP_AD ? XMMU_FEATURE_AD : 0;
 	}
+	if (boot_cpu_has_bug(X86_BUG_ITLB_MULTIHIT))
+		caps->features |= XMMU_FEATURE_SMALL_EXEC;
 	if (vmx.unrestricted)
 		caps->features |= XMMU_FEATURE_REALMODE;
 	if (vmx.secondary & SECONDARY_EXEC_TSC_SCALING)

@@ -503,7 +503,8 @@ static int xmmu_init_machine(MachineState *ms)
     }
     /* auto asks for a host CPU with the problem; the hardware model has no iTLB. */
     xmmu_state.config.nx_huge_pages =
-        xmmu_state.nx_huge_pages == XMMU_NX_HUGE_PAGES_FORCE;
+        xmmu_state.nx_huge_pages == XMMU_NX_HUGE_PAGES_FORCE ||
+        (xmmu_native_enabled() && xmmu_native_has(XMMU_FEATURE_SMALL_EXEC));
     xmmu_state.vm = xmmu_vm_new(&xmmu_state.config, services(), &xmmu_state);
     if (!xmmu_state.vm) {
         error_report("xmmu: no host memory");

@@ -365,6 +365,31 @@ static void test_ept(void)
     vm_free(vm);
 }
 
+/* The CPUs of "iTLB multihit": what is large is not executable, in any format. */
+static void test_small_exec(void)
+{
+    static const struct { uint32_t vendor, format; } kinds[] = {
+        { XMMU_VENDOR_VMX, XMMU_FORMAT_EPT }, { XMMU_VENDOR_VMX, XMMU_FORMAT_LONG },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++) {
+        Vm *vm = vm_new(kinds[i].vendor, XMMU_FEATURE_AD | XMMU_FEATURE_SMALL_EXEC,
+                        kinds[i].format);
+
+        g_assert_cmpint(leaf(vm, LEVEL2, 0, RAM, 0, RWX), ==, -EINVAL);
+        g_assert_cmpuint(fake_pinned_pages(), ==, 0);
+        g_assert_cmpint(leaf(vm, LEVEL1, 0, RAM, 0, RWX), ==, 0);
+        g_assert_cmpint(leaf(vm, LEVEL2, 0, RAM, 0, RW), ==, 0);
+        g_assert_cmpint(change(vm, XMMU_OP_ACCESS, LEVEL2, 0, RWX, NULL), ==, -EINVAL);
+        g_assert_cmpint(change(vm, XMMU_OP_ACCESS, LEVEL1, 0, READ | XMMU_ACCESS_EXEC,
+                               NULL), ==, 0);
+        vm_free(vm);
+        vm = vm_new(kinds[i].vendor, XMMU_FEATURE_AD, kinds[i].format);
+        g_assert_cmpint(leaf(vm, LEVEL2, 0, RAM, 0, RWX), ==, 0);
+        vm_free(vm);
+    }
+}
+
 static void test_long(void)
 {
     Vm *vm = vm_new(XMMU_VENDOR_SVM, 0, XMMU_FORMAT_LONG);
@@ -566,6 +591,7 @@ int main(int argc, char **argv)
     g_test_add_func("/module/large", test_large);
     g_test_add_func("/module/scattered", test_scattered);
     g_test_add_func("/module/ept", test_ept);
+    g_test_add_func("/module/small-exec", test_small_exec);
     g_test_add_func("/module/long", test_long);
     g_test_add_func("/module/access", test_access);
     g_test_add_func("/module/batch", test_batch);

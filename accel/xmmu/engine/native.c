@@ -182,8 +182,9 @@ static RAMBlockNotifier ram_notifier = {
 
 /* ---- Start ------------------------------------------------------------------------------- */
 
-/* NULL: the module and the CPU can do what @config asks for. */
-static const char *missing(const struct xmmu_caps *caps, const XmmuConfig *config)
+/* NULL: the module and the CPU can do what @config and @nx ask for. */
+static const char *missing(const struct xmmu_caps *caps, const XmmuConfig *config,
+                           XmmuNxHugePages nx)
 {
     uint32_t tdp = 1 << XMMU_FORMAT_NPT | 1 << XMMU_FORMAT_EPT;
     uint32_t shadow = 1 << XMMU_FORMAT_LONG | 1 << XMMU_FORMAT_PAE;
@@ -197,6 +198,9 @@ static const char *missing(const struct xmmu_caps *caps, const XmmuConfig *confi
     if (config->tdp && config->dirty_log == XMMU_DIRTY_DBIT &&
         !(caps->features & XMMU_FEATURE_AD)) {
         return "the CPU sets no dirty bits in EPT (dirty-log=wp works without)";
+    }
+    if (nx == XMMU_NX_HUGE_PAGES_OFF && (caps->features & XMMU_FEATURE_SMALL_EXEC)) {
+        return "on this CPU large pages must not be executable (nx-huge-pages=auto works)";
     }
     return NULL;
 }
@@ -218,7 +222,7 @@ bool xmmu_native_open(XmmuState *state, char **error)
     if (!device) {
         return false;
     }
-    why = missing(&device->caps, &state->config);
+    why = missing(&device->caps, &state->config, state->nx_huge_pages);
     if (why) {
         *error = g_strdup(why);
         xmmu_device_close(device);

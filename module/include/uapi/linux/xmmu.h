@@ -56,9 +56,22 @@ enum xmmu_feature {
 	 */
 	XMMU_FEATURE_NEXT_RIP	= 1 << 5,
 	XMMU_FEATURE_WRITE_LOG	= 1 << 6,	/* XMMU_WANT_WRITE_LOG */
+	/*
+	 * Leaves above level 1 cannot have XMMU_ACCESS_EXEC: a guest could bring about
+	 * that two TLB entries of different size match, which stops this CPU.
+	 */
+	XMMU_FEATURE_SMALL_EXEC	= 1 << 7,
 };
 
-/* XMMU_GET_CAPS.  in: size; out: the first min(size, what there is) bytes. */
+/*
+ * XMMU_GET_CAPS.  in: size; out: the first min(size, what there is) bytes.
+ *
+ * XMMU_CREATE_VM, with no argument: a file descriptor.  EBUSY: another hypervisor has
+ * VMX or SVM; EIO: it cannot be turned on.
+ * XMMU_CREATE_VCPU: a file descriptor; the argument is a number below max_vcpus.
+ * EEXIST: there is one of this number, whose file is open.
+ * Both: EINVAL: the argument; ENOMEM; EMFILE, ENFILE: no file descriptor is left.
+ */
 struct xmmu_caps {
 	__u32 size;
 	__u32 version;		/* XMMU_API_VERSION */
