@@ -247,6 +247,7 @@ static int one(struct batch *batch, struct xmmu_entry *entry)
 {
 	struct xmmu_table *table;
 	u32 entries;
+	u16 op;
 
 	if (entry->zero || entry->op >= ARRAY_SIZE(entry_op))
 		return -EINVAL;
@@ -261,7 +262,8 @@ static int one(struct batch *batch, struct xmmu_entry *entry)
 	if (entry->index >= entries)
 		return -EINVAL;
 	entry->index = array_index_nospec(entry->index, entries);
-	return entry_op[entry->op](batch, table, entry);
+	op = array_index_nospec(entry->op, ARRAY_SIZE(entry_op));
+	return entry_op[op](batch, table, entry);
 }
 
 static void settle(struct batch *batch)
