@@ -63,8 +63,8 @@ static int cpu_comes(unsigned int cpu)
 	ret = cpu_on();
 	local_irq_restore(flags);
 	if (ret)
-		pr_err("xmmu: %s cannot be turned on on CPU %u (%d)\n", xmmu_hw->name,
-		       cpu, ret);
+		pr_err_ratelimited("xmmu: %s cannot be turned on on CPU %u (%d)\n",
+				   xmmu_hw->name, cpu, ret);
 	return ret;
 }
 
@@ -230,7 +230,7 @@ int xmmu_hardware_init(void)
 		return ret;
 	on_each_cpu(ask_busy, &busy, true);
 	if (busy) {
-		pr_err("xmmu: another hypervisor (KVM?) uses %s: stop its guests first\n",
+		pr_err("xmmu: another hypervisor (KVM?) uses %s: stop its guests or unload it first\n",
 		       xmmu_hw->name);
 		return -EBUSY;
 	}
