@@ -352,7 +352,8 @@ static int check_events(const struct xmmu_events *events)
 {
 	const struct xmmu_event *event = &events->inject;
 
-	if (event->type > XMMU_EVENT_EXCEPTION || memchr_inv(events->zero, 0, 6))
+	if (event->type > XMMU_EVENT_EXCEPTION || event->zero ||
+	    memchr_inv(events->zero, 0, sizeof(events->zero)))
 		return -EINVAL;
 	if (event->type == XMMU_EVENT_EXCEPTION &&
 	    (event->vector > 31 || event->vector == X86_TRAP_NMI))

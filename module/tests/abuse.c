@@ -205,6 +205,8 @@ static void states(void)
 	refuse(&cpu, EINVAL, "a TSC ratio that no CPU has");
 	run->controls.zero = 1;
 	refuse(&cpu, EINVAL, "a nonzero zero");
+	run->events.inject.zero = 1;
+	refuse(&cpu, EINVAL, "an event's nonzero zero");
 	run->events.inject.type = XMMU_EVENT_SOFT;
 	refuse(&cpu, EINVAL, "a software interrupt");
 	run->events.inject = (struct xmmu_event) { .type = XMMU_EVENT_EXCEPTION, .vector = 2 };
