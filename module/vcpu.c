@@ -137,6 +137,9 @@ static bool try_load_fpu(void *area)
 /* The registers hold what some task left there, so they must be loaded. */
 static void load_fpu(void *area)
 {
+	/* XRSTOR and FXRSTOR leave the last x87 instruction's address in some CPUs. */
+	if (boot_cpu_has_bug(X86_BUG_FXSAVE_LEAK))
+		asm volatile("fninit");
 	if (try_load_fpu(area))
 		return;
 	memset(area, 0, xsave_size);

@@ -277,6 +277,7 @@ void local_irq_enable(void);
 #define asm                     if (0) __asm__
 #define _ASM_EXTABLE(a, b)
 #define boot_cpu_has(f)         false
+#define boot_cpu_has_bug(f)     false
 #define cpu_feature_enabled(f)  false
 #define xgetbv(n)               0ULL
 #define xsetbv(n, v)            ((void)(v))
