@@ -20,6 +20,7 @@
 #include <asm/fpu/api.h>
 #include <asm/fpu/xcr.h>
 #include <asm/fpu/types.h>
+#include <asm/nospec-branch.h>
 #include <asm/trapnr.h>
 #include <asm/io.h>
 #include "compat.h"
@@ -234,6 +235,15 @@ static void forget_other_vm(const struct xmmu_vcpu *vcpu)
 		wrmsrl(MSR_IA32_PRED_CMD, PRED_CMD_IBPB);
 }
 
+/* Nor shall it lead user space of the host; the kernel sees to that on the way there. */
+static void user_must_forget(void)
+{
+#ifdef X86_FEATURE_IBPB_EXIT_TO_USER
+	if (cpu_feature_enabled(X86_FEATURE_IBPB_EXIT_TO_USER))
+		this_cpu_write(x86_ibpb_exit_to_user, true);
+#endif
+}
+
 /* ---- Running ------------------------------------------------------------ */
 
 /*
@@ -285,6 +295,7 @@ static bool run_once(struct xmmu_vcpu *vcpu)
 		xmmu_hw->enter(vcpu);
 		restore_host_drs(vcpu);
 		save_guest_fpu(vcpu);
+		user_must_forget();
 		ran = true;
 	}
 	/* Pairs with xmmu_vm_flush(): the guest touches nothing any more. */

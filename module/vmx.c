@@ -403,13 +403,16 @@ static const struct constant constants[] = {
 	{ HOST_GS_SELECTOR, 0 }, { HOST_TR_SELECTOR, GDT_ENTRY_TSS * 8 },
 };
 
-/* A stay in the guest, in steps of the VMX-preemption timer: SDM vol. 3, 26.5.1 and A.6. */
+/* The timer counts every 2^n-th tick of the TSC: SDM vol. 3, A.6. */
+#define MISC_TIMER_RATE		31
+
+/* A stay in the guest, in steps of the VMX-preemption timer: SDM vol. 3, 26.5.1. */
 static u32 stay_ticks(void)
 {
 	u64 misc, ticks = (u64)max_stay_us * tsc_khz / 1000;
 
 	rdmsrl(MSR_IA32_VMX_MISC, misc);
-	return clamp_t(u64, ticks >> (misc & VMX_MISC_PREEMPTION_TIMER_RATE_MASK), 1, U32_MAX);
+	return clamp_t(u64, ticks >> (misc & MISC_TIMER_RATE), 1, U32_MAX);
 }
 
 static void init_vmcs(struct vmx_vcpu *v)
