@@ -579,7 +579,8 @@ static void fix_crs(struct vmx_crs *crs)
 	/* PE and PG are as they shall be: crs_ok(), shadow_mode(). */
 	crs->cr0 |= vmx.cr0_must & ~(u64)(X86_CR0_PE | X86_CR0_PG);
 	crs->cr0 &= vmx.cr0_may;
-	crs->cr4 |= vmx.cr4_must;
+	/* A machine check without it would shut the host down. */
+	crs->cr4 |= vmx.cr4_must | (__read_cr4() & X86_CR4_MCE);
 }
 
 static u64 eptp(const struct xmmu_table *root)
