@@ -30,6 +30,8 @@
 #define EXIT_REFUSED	((u32)-1)
 /* 8.32 fixed point: AMD APM vol. 2, 15.30.5. */
 #define TSC_RATIO_ONE	BIT_ULL(32)
+/* Write-back, whatever the guest's entries choose: all that it can reach is memory. */
+#define PAT_ALL_WB	0x0606060606060606ULL
 #define TLB_CTL_KEEP	0
 #define TLB_CTL_FLUSH_ALL	1
 
@@ -263,6 +265,7 @@ static int svm_vcpu_new(struct xmmu_vcpu *vcpu)
 	control->intercepts[INTERCEPT_EXCEPTION] = ALWAYS_EXCEPTIONS;
 	control->msrpm_base_pa = __sme_set(__pa(msrpm));
 	control->iopm_base_pa = __sme_set(__pa(iopm));
+	svm->vmcb->save.g_pat = PAT_ALL_WB;
 	return 0;
 }
 
@@ -356,7 +359,6 @@ static void put_msrs(struct vmcb_save_area *save, const struct xmmu_msrs *msrs)
 	save->sysenter_cs = msrs->sysenter_cs;
 	save->sysenter_esp = msrs->sysenter_esp;
 	save->sysenter_eip = msrs->sysenter_eip;
-	save->g_pat = msrs->pat;
 }
 
 static void put_controls(struct xmmu_vcpu *vcpu)
@@ -468,7 +470,6 @@ static void get_msrs(struct xmmu_msrs *msrs, const struct vmcb_save_area *save)
 	msrs->sysenter_cs = save->sysenter_cs;
 	msrs->sysenter_esp = save->sysenter_esp;
 	msrs->sysenter_eip = save->sysenter_eip;
-	msrs->pat = save->g_pat;
 }
 
 static void svm_fetch(struct xmmu_vcpu *vcpu, u32 which)

@@ -263,7 +263,8 @@ struct xmmu_drs {
 struct xmmu_msrs {
 	__u64 star, lstar, cstar, sfmask, kernel_gs_base;
 	__u64 sysenter_cs, sysenter_esp, sysenter_eip;
-	__u64 pat, tsc_aux;
+	__u64 pat;		/* kept for user space; memory is write-back */
+	__u64 tsc_aux;
 };
 
 enum xmmu_event_type {
