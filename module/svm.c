@@ -510,7 +510,7 @@ static void choose_asid(struct xmmu_vcpu *vcpu)
 	struct vmcb_control_area *control = &svm->vmcb->control;
 
 	control->tlb_ctl = TLB_CTL_KEEP;
-	if (!vcpu->flush && svm->asid_generation == c->asid_generation)
+	if (!vcpu->flush && !vcpu->flush_guest && svm->asid_generation == c->asid_generation)
 		return;
 	if (c->next_asid >= svm_asids) {
 		c->asid_generation++;
@@ -519,7 +519,7 @@ static void choose_asid(struct xmmu_vcpu *vcpu)
 	}
 	control->asid = c->next_asid++;
 	svm->asid_generation = c->asid_generation;
-	vcpu->flush = false;
+	vcpu->flush = vcpu->flush_guest = false;
 }
 
 /*

@@ -431,6 +431,20 @@ static int take_root(struct xmmu_vcpu *vcpu, u32 id)
 	return root ? 0 : -ENOENT;
 }
 
+/*
+ * Does the vCPU's TLB have what the new registers make untrue?  By the guest's own
+ * tables: user space may have executed INVLPG, or MOV to CR3.  By ours: other rules.
+ */
+static bool outdates(const struct xmmu_vcpu *vcpu, const struct xmmu_crs *crs)
+{
+	const struct xmmu_crs *old = &vcpu->state.crs;
+	u8 format = vcpu->root->format;
+
+	return format == XMMU_FORMAT_NPT || format == XMMU_FORMAT_EPT ||
+	       crs->hw_cr0 != old->hw_cr0 || crs->hw_cr4 != old->hw_cr4 ||
+	       crs->hw_efer != old->hw_efer;
+}
+
 /* All of it or nothing. */
 static int commit(struct xmmu_vcpu *vcpu)
 {
@@ -448,6 +462,8 @@ static int commit(struct xmmu_vcpu *vcpu)
 		ret = -ENOENT;
 	if (ret)
 		return ret;
+	if (which & XMMU_GROUP_CRS)
+		vcpu->flush_guest |= outdates(vcpu, &next->crs);
 	copy_groups(&vcpu->state, next, which);
 	if (which & XMMU_GROUP_XSAVE)
 		take_xsave(vcpu);

@@ -51,7 +51,6 @@ struct vmx_vcpu {
 	u16 vpid;
 	bool ept;			/* the VMCS is set up for a root of that format */
 	bool refused;			/* what put_crs() was given cannot be run */
-	bool flush;			/* the guest's own translations, at the next entry */
 	bool logs;			/* page-modification logging is on */
 	struct xmmu_event injected;	/* at this entry */
 	struct vmx_exit exit;
@@ -628,7 +627,6 @@ static void put_crs(struct xmmu_vcpu *vcpu, bool ept)
 	bool long_mode;
 
 	v->ept = ept;
-	v->flush = true;
 	v->refused = !crs_ok(from, ept);
 	if (!ept)
 		shadow_mode(&crs, vcpu->root);
@@ -815,10 +813,10 @@ static void flush(struct xmmu_vcpu *vcpu, bool moved)
 				      "r" ((u64)INV_ONE_CONTEXT)));
 	}
 	/* Without VPIDs every entry and exit flushes. */
-	if ((tables || v->flush) && (vmx.secondary & SECONDARY_EXEC_ENABLE_VPID))
+	if ((tables || vcpu->flush_guest) && (vmx.secondary & SECONDARY_EXEC_ENABLE_VPID))
 		WARN_ON_ONCE(VMX_INSN("invvpid %1, %2", "m" (by_vpid),
 				      "r" ((u64)INV_ONE_CONTEXT)));
-	vcpu->flush = v->flush = false;
+	vcpu->flush = vcpu->flush_guest = false;
 }
 
 static u32 encode_event(const struct xmmu_event *event)

@@ -224,6 +224,7 @@ struct xmmu_vcpu {
 	bool in_guest;		/* set before the generation is looked at */
 	u64 flushed_at;		/* generation */
 	bool flush;		/* at the next entry; until that has happened */
+	bool flush_guest;	/* the same, of what the guest's own tables said */
 	void *hw;		/* of svm.c or vmx.c */
 };
 

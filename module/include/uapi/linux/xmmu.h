@@ -399,6 +399,10 @@ struct xmmu_exit {
  * When one of them is refused none is, and @commit stays: EINVAL; ENOENT: no table
  * controls.root, or not of a format and level that this machine can have as a root
  * (and on every call until there is one).  EBUSY: another thread runs this vCPU.
+ * EINVAL also: XMMU_RUN has no argument.
+ *
+ * To commit CRS says as well that what the guest's own tables said may have changed:
+ * user space has executed INVLPG, or MOV to CR3, in the place of the CPU.
  *
  * After an exit, and after EINTR, the groups in @valid hold the vCPU's state: those in
  * @wanted always, any other perhaps.
