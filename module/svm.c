@@ -67,7 +67,8 @@ static int svm_probe(void)
 	if (vm_cr & VM_CR_SVMDIS)
 		return -EPERM;
 	svm_asids = cpuid_ebx(SVM_CPUID_FUNC);
-	return svm_asids > 1 ? 0 : -EOPNOTSUPP;
+	/* Erratum 383: a guest can make a machine check of two sizes of one page. */
+	return svm_asids > 1 && !boot_cpu_has_bug(X86_BUG_AMD_TLB_MMATCH) ? 0 : -EOPNOTSUPP;
 }
 
 /* MSRs that the guest has to itself, because VMLOAD and VMSAVE exchange them. */
