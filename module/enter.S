@@ -5,6 +5,14 @@
  * For svm_enter.S and vmx_enter.S.  RDI points to the guest's registers in the order of
  * their encoding; RAX and RSP are the vendor's affair.
  */
+	/* With it VERW empties the CPU's buffers: a segment that can be written. */
+	.macro	VERW_SELECTOR
+	.section .rodata
+verw_selector:
+	.word	__KERNEL_DS
+	.text
+	.endm
+
 	.macro	PUSH_CALLEE_SAVED
 	push	%rbp
 	push	%rbx

@@ -151,6 +151,20 @@ static bool svm_cpu_busy(void)
 	return efer & EFER_SVME;
 }
 
+/* Where the kernel leaves SRSO to who runs guests: only while one may run. */
+static void less_speculation(bool on)
+{
+#ifdef X86_FEATURE_SRSO_BP_SPEC_REDUCE
+	const u64 bit = BIT_ULL(MSR_ZEN4_BP_CFG_BP_SPEC_REDUCE_BIT);
+	u64 cfg;
+
+	if (!boot_cpu_has(X86_FEATURE_SRSO_BP_SPEC_REDUCE))
+		return;
+	rdmsrl(MSR_ZEN4_BP_CFG, cfg);
+	wrmsrl(MSR_ZEN4_BP_CFG, on ? cfg | bit : cfg & ~bit);
+#endif
+}
+
 static int svm_cpu_on(void)
 {
 	struct svm_cpu *c = this_cpu_ptr(&svm_cpu);
@@ -165,6 +179,7 @@ static int svm_cpu_on(void)
 	/* A TLB of unknown content: the first vCPU here flushes all of it. */
 	c->asid_generation++;
 	c->next_asid = svm_asids;
+	less_speculation(true);
 	return 0;
 }
 
@@ -172,6 +187,7 @@ static void svm_cpu_off(void)
 {
 	u64 efer;
 
+	less_speculation(false);
 	wrmsrl(MSR_VM_HSAVE_PA, 0);
 	rdmsrl(MSR_EFER, efer);
 	/* Turning SVM off sets GIF; it may be clear when the machine goes down. */

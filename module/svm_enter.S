@@ -17,14 +17,11 @@
 
 #ifdef X86_FEATURE_CLEAR_CPU_BUF_VM
 #define VERW_FEATURE	X86_FEATURE_CLEAR_CPU_BUF_VM
-#else
-#define VERW_FEATURE	X86_FEATURE_CLEAR_CPU_BUF
+#else		/* a kernel that does not know of it: costs little */
+#define VERW_FEATURE	X86_FEATURE_ALWAYS
 #endif
 
-	.section .rodata
-verw_selector:
-	.word	__KERNEL_DS
-	.text
+	VERW_SELECTOR
 
 /*
  * void xmmu_svm_run(u64 gpr[16], u64 guest_vmcb_pa, u64 host_vmcb_pa)
@@ -67,7 +64,7 @@ SYM_FUNC_START(xmmu_svm_run)
 	 * What the guest has taught the branch predictors must not lead the returns
 	 * from here on: the return stack buffer is filled, branches are untrained.
 	 */
-	FILL_RETURN_BUFFER %rax, RSB_CLEAR_LOOPS, X86_FEATURE_RSB_VMEXIT
+	FILL_RETURN_BUFFER %rax, RSB_CLEAR_LOOPS, X86_FEATURE_ALWAYS
 	ALTERNATIVE "jmp .Lno_ibpb", "", X86_FEATURE_IBPB_ON_VMEXIT
 	mov	$MSR_IA32_PRED_CMD, %ecx
 	mov	$PRED_CMD_IBPB, %eax

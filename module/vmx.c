@@ -1030,19 +1030,24 @@ static void serve_host(const struct vmx_exit *exit)
 }
 
 /*
- * What the guest could find in the CPU by speculation.  L1TF: it writes entries that
- * are not present, and reads what the first-level cache has at that address; with
- * shadow tables it cannot.  The others: what passed through the buffers.
+ * L1TF: under EPT the guest writes entries that are not present, and reads by speculation
+ * what the first-level cache has at that address; with shadow tables it cannot.
  */
-static void clear_secrets(bool ept)
+static void clear_cache(bool ept)
 {
-	static const u16 selector = __KERNEL_DS;
-
 	if (ept && boot_cpu_has_bug(X86_BUG_L1TF) && boot_cpu_has(X86_FEATURE_FLUSH_L1D))
 		wrmsrl(MSR_IA32_FLUSH_CMD, L1D_FLUSH);
-	if (boot_cpu_has_bug(X86_BUG_MDS) || boot_cpu_has_bug(X86_BUG_TAA) ||
-	    boot_cpu_has_bug(X86_BUG_MMIO_STALE_DATA))
-		asm volatile("verw %0" :: "m" (selector) : "cc");
+}
+
+/* What passed through the buffers, on CPUs from which it could be read later. */
+static bool must_clear_buffers(void)
+{
+#ifdef X86_BUG_RFDS
+	if (boot_cpu_has_bug(X86_BUG_RFDS))
+		return true;
+#endif
+	return boot_cpu_has_bug(X86_BUG_MDS) || boot_cpu_has_bug(X86_BUG_TAA) ||
+	       boot_cpu_has_bug(X86_BUG_MMIO_STALE_DATA);
 }
 
 /* DR6 is user space's: MOV DR and #DB exit without touching it. */
@@ -1061,9 +1066,10 @@ static void vmx_enter(struct xmmu_vcpu *vcpu)
 	save_host_segments(&segments);
 	swap_msrs(vcpu, host_msrs, true);
 	write_cr2(vcpu->state.crs.cr2);
-	clear_secrets(v->ept);
+	clear_cache(v->ept);
 
-	v->exit.failed = xmmu_vmx_run(vcpu->state.gprs.gpr, v->launched);
+	v->exit.failed = xmmu_vmx_run(vcpu->state.gprs.gpr, v->launched,
+				      must_clear_buffers());
 
 	vcpu->state.crs.cr2 = native_read_cr2();
 	swap_msrs(vcpu, host_msrs, false);

@@ -8,13 +8,18 @@
 #include <linux/linkage.h>
 #include <linux/objtool.h>
 #include <asm/asm.h>
+#include <asm/cpufeatures.h>
+#include <asm/msr-index.h>
 #include <asm/nospec-branch.h>
+#include <asm/segment.h>
 #include "enter.S"
 
 #define HOST_RSP 0x6c14
 
+	VERW_SELECTOR
+
 /*
- * int xmmu_vmx_run(u64 gpr[16], bool launched)
+ * int xmmu_vmx_run(u64 gpr[16], bool launched, bool clear_buffers)
  *
  * Interrupts are off; the VMCS is current.  Returns 0 after an exit, 1 when the
  * VMCS could not be entered (VMfail).
@@ -29,11 +34,16 @@ SYM_FUNC_START(xmmu_vmx_run)
 	mov	$HOST_RSP, %eax
 	vmwrite	%rsp, %rax
 
-	test	%esi, %esi
+	/* ZF and CF say it until then: MOV changes neither, BT and VERW one each. */
+	test	%dl, %dl
+	bt	$0, %esi
 	mov	0 * 8(%rdi), %rax
 	LOAD_GUEST_GPRS
 
-	jz	1f
+	/* The last that is done with data of the host's is done. */
+	jz	4f
+	verw	verw_selector(%rip)
+4:	jnc	1f
 	vmresume
 	jmp	2f
 1:	vmlaunch
@@ -44,6 +54,7 @@ SYM_FUNC_START(xmmu_vmx_run)
 
 	/* HOST_RIP.  All flags are clear, RSP is what it was. */
 SYM_INNER_LABEL(xmmu_vmx_exit, SYM_L_GLOBAL)
+	ANNOTATE_NOENDBR		/* an exit is no branch */
 	push	%rax
 	mov	8(%rsp), %rax
 	SAVE_GUEST_GPRS
@@ -51,8 +62,19 @@ SYM_INNER_LABEL(xmmu_vmx_exit, SYM_L_GLOBAL)
 	mov	%rcx, 0 * 8(%rax)
 	pop	%rdi
 
-	/* The guest has filled the return stack buffer; returns must not use it. */
-	FILL_RETURN_BUFFER %rcx, RSB_CLEAR_LOOPS, X86_FEATURE_RSB_VMEXIT
+	/*
+	 * What the guest has taught the branch predictors must not lead the branches from
+	 * here on.  IBRS of CPUs where it is not for good counts from when it is written.
+	 */
+	FILL_RETURN_BUFFER %rcx, RSB_CLEAR_LOOPS, X86_FEATURE_ALWAYS
+	ALTERNATIVE "jmp .Lno_ibrs", "", X86_FEATURE_KERNEL_IBRS
+	mov	$MSR_IA32_SPEC_CTRL, %ecx
+	rdmsr
+	wrmsr
+.Lno_ibrs:
+#ifdef X86_FEATURE_CLEAR_BHB_LOOP_ON_VMEXIT
+	CLEAR_BRANCH_HISTORY_VMEXIT
+#endif
 
 	/* Nothing of the guest's stays where speculation could pick it up. */
 	xor	%eax, %eax

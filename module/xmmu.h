@@ -75,7 +75,7 @@ struct xmmu_hw {
 void xmmu_svm_run(u64 gpr[16], u64 guest_vmcb_pa, u64 host_vmcb_pa);
 
 /* vmx_enter.S: the same, and where the exit comes to. */
-int xmmu_vmx_run(u64 gpr[16], bool launched);
+int xmmu_vmx_run(u64 gpr[16], bool launched, bool clear_buffers);
 void xmmu_vmx_exit(void);
 
 extern const struct xmmu_hw xmmu_svm, xmmu_vmx;

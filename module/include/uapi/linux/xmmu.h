@@ -131,7 +131,8 @@ enum xmmu_op {
 	XMMU_OP_FREE,
 	/*
 	 * Entry @index of @table maps @page (and the ones behind it) of region
-	 * @target.  ENOENT: there is no such region; EFAULT: the page cannot be pinned; ENOMEM: RLIMIT_MEMLOCK;
+	 * @target.  ENOENT: there is no such region; EFAULT: the page cannot be pinned;
+	 * ENOMEM: RLIMIT_MEMLOCK; EOVERFLOW: 2^24 entries map it already;
 	 * EINVAL: a large leaf whose pages are not contiguous and aligned in the
 	 * host, or rights that the region or the format does not have.
 	 */
