@@ -138,7 +138,7 @@ static int pin(struct xmmu_vm *vm, struct xmmu_memory *memory, u64 page, u32 cou
 		if (got > 0)
 			unpin_user_pages(pages, got);
 		atomic64_sub(count, &vm->mm->pinned_vm);
-		return got < 0 ? got : -EFAULT;
+		return got == -ENOMEM ? got : fatal_signal_pending(current) ? -EINTR : -EFAULT;
 	}
 	for (u32 i = 0; i < count; i++)
 		memory->frame[page + i].pfn = page_to_pfn(pages[i]);
