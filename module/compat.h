@@ -8,6 +8,7 @@
 #ifndef XMMU_COMPAT_H
 #define XMMU_COMPAT_H
 
+#include <linux/cc_platform.h>
 #include <linux/syscore_ops.h>
 #include <linux/version.h>
 #include <asm/msr.h>
@@ -28,5 +29,15 @@
 #define register_syscore	register_syscore_ops
 #define unregister_syscore	unregister_syscore_ops
 #endif
+
+/* Pages in use by VMRUN can then make the host's own accesses beside them fault. */
+static inline bool host_has_snp(void)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 9, 0)
+	return cc_platform_has(CC_ATTR_HOST_SEV_SNP);
+#else
+	return false;
+#endif
+}
 
 #endif /* XMMU_COMPAT_H */

@@ -68,7 +68,8 @@ static int svm_probe(void)
 		return -EPERM;
 	svm_asids = cpuid_ebx(SVM_CPUID_FUNC);
 	/* Erratum 383: a guest can make a machine check of two sizes of one page. */
-	return svm_asids > 1 && !boot_cpu_has_bug(X86_BUG_AMD_TLB_MMATCH) ? 0 : -EOPNOTSUPP;
+	return svm_asids > 1 && !boot_cpu_has_bug(X86_BUG_AMD_TLB_MMATCH) &&
+	       !host_has_snp() ? 0 : -EOPNOTSUPP;
 }
 
 /* MSRs that the guest has to itself, because VMLOAD and VMSAVE exchange them. */

@@ -187,9 +187,9 @@ struct xmmu_entry {
  * it once: what the hardware wrote for it can be read then.
  *
  * Any operation: ENOENT: no such table; EINVAL: the operation, the index, "zero".
- * The call: E2BIG: more than XMMU_UPDATE_MAX; EFAULT: @entries cannot be read, or
- * not be written (then @done and what was done are still true); EINTR: the caller is
- * being killed.
+ * The call: E2BIG: more than XMMU_UPDATE_MAX; ENOMEM; EFAULT: @entries cannot be read,
+ * or not be written (then @done and what was done are still true); EINTR: the caller
+ * is being killed.
  */
 #define XMMU_UPDATE_MAX		4096
 
@@ -393,8 +393,9 @@ struct xmmu_exit {
 };
 
 /*
- * The page that a vCPU and user space share.  User space writes it between
- * calls of XMMU_RUN; what it writes during a call is read at some time or not.
+ * The page that a vCPU and user space share: mmap() of run_size bytes at offset 0 with
+ * MAP_SHARED, else EINVAL.  User space writes it between calls of XMMU_RUN; what it
+ * writes during a call is read at some time or not.
  *
  * The groups in @commit are taken over before the guest runs, and @commit becomes 0.
  * When one of them is refused none is, and @commit stays: EINVAL; ENOENT: no table
