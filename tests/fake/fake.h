@@ -27,6 +27,8 @@ typedef struct FakeControl {
     bool other_mm;              /* ioctls come from another process */
     bool scattered;             /* no 2 MiB of user memory are contiguous */
     bool signal;                /* vCPUs stop with EINTR */
+    /* When the module asks for registers (@groups): they may be others by now. */
+    void (*fetch)(struct xmmu_run *state, void *xsave, uint32_t groups);
     void (*in_ioctl)(void *opaque);     /* called once, by the next ioctl */
     void *opaque;
 } FakeControl;
@@ -36,8 +38,13 @@ extern FakeControl fake;
 /* Load the module: a CPU of @vendor whose second dimension has @format (NPT or EPT).
  * Everything that was open has been closed. */
 void fake_reset(uint32_t vendor, uint32_t features);
+/* The same, and the module finds XSAVE with these components on, each where the CPU of
+ * this machine has it; it must have them. */
+void fake_reset_xsave(uint32_t vendor, uint32_t features, uint64_t xcr0);
 /* The @n-th allocation of the kernel's from now on fails, and all after it; 0: none. */
 void fake_fail_alloc(unsigned n);
+/* Is @fd one of the device's? */
+bool fake_has_file(int fd);
 /* Pages that are pinned, and that are charged for it. */
 uint64_t fake_pinned_pages(void);
 uint64_t fake_charged_pages(void);

@@ -9,6 +9,7 @@
  * module says so and at no other time.  What it asserts is what the module is for: a
  * guest reaches pages only while they are pinned.
  */
+#include <cpuid.h>
 #include <glib.h>
 #include "kernel.h"
 #undef asm
@@ -33,6 +34,7 @@ typedef struct FakeVcpu {
 } FakeVcpu;
 
 static u32 vendor, features;
+static u64 xcr0;
 
 /* ---- Entries, by the manuals ------------------------------------------------- */
 
@@ -246,8 +248,9 @@ static void commit(struct xmmu_vcpu *vcpu, u32 which)
 
 static void fetch(struct xmmu_vcpu *vcpu, u32 which)
 {
-    (void)vcpu;
-    (void)which;
+    if (fake.fetch) {
+        fake.fetch(&vcpu->state, vcpu->xsave, which);
+    }
 }
 
 static void prepare(struct xmmu_vcpu *vcpu)
@@ -385,7 +388,32 @@ bool xmmu_cpu_is_on(void)
 
 /* ---- For tests --------------------------------------------------------------- */
 
+bool fake_cpu_has(const char *feature)
+{
+    return g_str_equal(feature, "X86_FEATURE_XSAVE") ? xcr0 != 0 :
+           g_str_equal(feature, "X86_FEATURE_OSPKE") ? xcr0 >> 9 & 1 : false;
+}
+
+u64 fake_xcr0(void)
+{
+    return xcr0;
+}
+
+/* Intel SDM vol. 1, 13.2: what the components take that this CPU has on. */
+u32 fake_xsave_size(void)
+{
+    u32 eax, ebx, ecx, edx;
+
+    __cpuid_count(0xd, 0, eax, ebx, ecx, edx);
+    return ebx;
+}
+
 void fake_reset(uint32_t new_vendor, uint32_t new_features)
+{
+    fake_reset_xsave(new_vendor, new_features, 0);
+}
+
+void fake_reset_xsave(uint32_t new_vendor, uint32_t new_features, uint64_t new_xcr0)
 {
     g_assert_cmpint(users, ==, 0);
     g_assert_cmpuint(fake_open_files(), ==, 0);
@@ -396,6 +424,7 @@ void fake_reset(uint32_t new_vendor, uint32_t new_features)
     fake_kernel_reset();
     vendor = new_vendor;
     features = new_features;
+    xcr0 = new_xcr0;
     g_assert_cmpint(fake_module_init(), ==, 0);
 }
 

@@ -471,7 +471,8 @@ void smp_call_function(void (*fn)(void *), void *arg, bool wait)
 
 /* ---- Files ------------------------------------------------------------------- */
 
-#define FIRST_FD 1000
+/* More than a process may have open. */
+#define FIRST_FD (1 << 28)
 
 static pthread_mutex_t files_lock = PTHREAD_MUTEX_INITIALIZER;
 static GPtrArray *files;                /* by descriptor - FIRST_FD */
@@ -513,12 +514,20 @@ struct file *fake_file(int fd)
 {
     struct file *file = NULL;
 
+    if (fd < FIRST_FD) {
+        return NULL;
+    }
     pthread_mutex_lock(&files_lock);
-    if (fd >= FIRST_FD && files && (guint)fd - FIRST_FD < files->len) {
+    if (files && (guint)fd - FIRST_FD < files->len) {
         file = files->pdata[fd - FIRST_FD];
     }
     pthread_mutex_unlock(&files_lock);
     return file;
+}
+
+bool fake_has_file(int fd)
+{
+    return fake_file(fd);
 }
 
 int misc_register(struct miscdevice *device)

@@ -276,12 +276,15 @@ void local_irq_enable(void);
 /* No FPU state is exchanged: fxsave64 and its kin are not for this process. */
 #define asm                     if (0) __asm__
 #define _ASM_EXTABLE(a, b)
-#define boot_cpu_has(f)         false
+#define boot_cpu_has(f)         fake_cpu_has(#f)
 #define boot_cpu_has_bug(f)     false
 #define cpu_feature_enabled(f)  false
-#define xgetbv(n)               0ULL
+#define xgetbv(n)               fake_xcr0()
 #define xsetbv(n, v)            ((void)(v))
-#define cpuid_ebx(n)            0
+#define cpuid_ebx(n)            fake_xsave_size()
+bool fake_cpu_has(const char *feature);
+u64 fake_xcr0(void);
+u32 fake_xsave_size(void);
 #define rdpkru()                0
 #define wrpkru(v)               ((void)(v))
 #define rdmsrl(n, v)            ((v) = 0)

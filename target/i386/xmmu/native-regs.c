@@ -306,12 +306,33 @@ static const Component *components(void)
     return list;
 }
 
+/*
+ * The image begins with ST(0), QEMU's registers and its functions for images with R0:
+ * Intel SDM vol. 1, 8.1.2 and table 10-2.
+ */
+static void turn_stack(uint8_t *to, const uint8_t *from, unsigned by)
+{
+    const size_t at = offsetof(X86LegacyXSaveArea, fpregs);
+
+    for (unsigned i = 0; i < 8; i++) {
+        memcpy(to + at + i * sizeof(FPReg), from + at + (i + by) % 8 * sizeof(FPReg),
+               sizeof(FPReg));
+    }
+}
+
+/* Where ST(0) is: bits 11 to 13 of the status word. */
+static unsigned stack_top(const uint8_t *image)
+{
+    return lduw_le_p(image + offsetof(X86LegacyXSaveArea, fsw)) >> 11 & 7;
+}
+
 /* Every component holds its state: what was never used is saved as it is initially. */
 static void get_xsave(CPUX86State *env, const uint8_t *image)
 {
     g_autofree uint8_t *buffer = g_malloc0(XSAVE_BUFFER);
 
     memcpy(buffer, image, XSAVE_LEGACY);
+    turn_stack(buffer, image, 8 - stack_top(image));
     for (const Component *c = components(); c->size; c++) {
         memcpy(buffer + c->qemu, image + c->host, c->size);
     }
@@ -330,6 +351,7 @@ static void put_xsave(uint8_t *image, CPUX86State *env)
     x86_cpu_xsave_all_areas(env_archcpu(env), buffer, XSAVE_BUFFER);
     memset(image, 0, device->caps.xsave_size);
     memcpy(image, buffer, XSAVE_LEGACY);
+    turn_stack(image, buffer, stack_top(buffer));
     for (const Component *c = components(); c->size; c++) {
         memcpy(image + c->host, buffer + c->qemu, c->size);
     }

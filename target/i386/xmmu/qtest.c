@@ -15,7 +15,7 @@
  * One line in, one line out, as with qtest's own commands.  CPU is an index,
  * numbers are as strtoull takes them:
  *
- *   xmmu_write_reg CPU REG VALUE   REG: cr0 cr3 cr4 efer pkru pkrs lmsw
+ *   xmmu_write_reg CPU REG VALUE   REG: cr0 cr3 cr4 cr8 efer pkru pkrs lmsw, dr0 to dr7
  *                                  > OK 0 | OK exception=VECTOR error=CODE
  *   xmmu_read_reg CPU REG          also cr2
  *                                  > OK VALUE
@@ -229,6 +229,12 @@ static void cmd_cpuid(CPUState *cs, Job *job)
     }
 }
 
+/* Is @reg @prefix and one of @digits? */
+static bool is_numbered(const char *reg, const char *prefix, const char *digits)
+{
+    return strlen(reg) == 3 && g_str_has_prefix(reg, prefix) && strchr(digits, reg[2]);
+}
+
 static void cmd_write_reg(CPUState *cs, Job *job)
 {
     CPUX86State *env = cpu_env(cs);
@@ -238,12 +244,10 @@ static void cmd_write_reg(CPUState *cs, Job *job)
     if (job->bad) {
         return;
     }
-    if (g_str_equal(reg, "cr0")) {
-        helper_write_crN(env, 0, value);
-    } else if (g_str_equal(reg, "cr3")) {
-        helper_write_crN(env, 3, value);
-    } else if (g_str_equal(reg, "cr4")) {
-        helper_write_crN(env, 4, value);
+    if (is_numbered(reg, "cr", "0348")) {
+        helper_write_crN(env, reg[2] - '0', value);
+    } else if (is_numbered(reg, "dr", "01234567")) {
+        helper_set_dr(env, reg[2] - '0', value);
     } else if (g_str_equal(reg, "efer")) {
         write_msr(env, MSR_EFER, value);
     } else if (g_str_equal(reg, "pkrs")) {
