@@ -12,7 +12,13 @@
 
 #define LAPIC           0xfee00000ul
 #define ICR_LOW         0x300
+#define ICR_HIGH        0x310
 #define ICR_NMI_SELF    0x40400     /* shorthand self, delivery mode NMI */
+
+#define PIC             0x20
+#define PIC_MASK        0x21
+#define PIC_READ_IRR    0x0a
+#define TIMER_IRQ       0x01
 
 #define DR6_B0          0x1
 #define DR6_B1          0x2
@@ -97,6 +103,36 @@ static void test_nmi(void)
     check(nmis == ROUNDS + 1 && !nmi_nested, "an NMI in its handler waits for IRET",
           "%d arrived, nested %d", (int)nmis, (int)nmi_nested);
     irq_handler[2] = NULL;
+}
+
+/* ---- Locked accesses --------------------------------------------------------- */
+
+static bool timer_is_waiting(void)
+{
+    outb(PIC, PIC_READ_IRR);
+    return inb(PIC) & TIMER_IRQ;
+}
+
+/*
+ * An emulator executes these with all other CPUs stopped.  Before each the port of the
+ * interrupt controller makes an interrupt wait, as interrupts are disabled: whoever
+ * takes a note of that for a reason not to begin will never begin.
+ */
+static void test_locked_device(void)
+{
+    volatile u32 *icr_high = (volatile u32 *)(LAPIC + ICR_HIGH);
+    u32 bad = 0;
+
+    while (!timer_is_waiting()) {
+    }
+    for (u32 i = 0; i < ROUNDS; i++) {
+        *icr_high = i << 24;
+        outb(PIC_MASK, (u8)~TIMER_IRQ);
+        asm volatile("lock addl %1, %0" : "+m"(*icr_high) : "r"(1u << 24) : "cc");
+        outb(PIC_MASK, 0xff);
+        bad += *icr_high != (i + 1) << 24;
+    }
+    check(!bad, "locked access to a device", "%d wrong", (int)bad);
 }
 
 /* ---- Interrupts ----------------------------------------------------------------- */
@@ -359,6 +395,7 @@ static void test_smi(void)
 void guest_main(void)
 {
     test_nmi();
+    test_locked_device();
     test_interrupt_flags();
     irq_handler[1] = on_trap;
     test_single_step();

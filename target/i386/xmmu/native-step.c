@@ -233,6 +233,9 @@ static int after_exec(CPUState *cs, int ret)
     case EXCP_INTERRUPT:
         return 0;
     case EXCP_ATOMIC:
+        /* A kick has left a note there, which single instructions do not look at, and
+         * which would keep this one from being executed; n->kicked has it, too. */
+        qatomic_set_mb(&cs->neg.icount_decr.u16.high, 0);
         cpu_exec_step_atomic(cs);
         return 0;
     default:
