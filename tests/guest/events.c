@@ -30,6 +30,7 @@
 #define CF              0x1
 #define IOAPIC          0xfec00000ul
 #define TF              0x100
+#define IF              0x200
 #define RF              0x10000
 #define ARITHMETIC      0x8d5       /* CF PF AF ZF SF OF: this code's own */
 #define PORT_SMI        0xb2
@@ -146,6 +147,8 @@ static void test_locked_device(void)
 #define LAPIC_SVR       0xf0
 #define LAPIC_TIMER     0x320
 #define LAPIC_COUNT     0x380
+#define LAPIC_MASKED    0x10000
+#define LAPIC_PERIODIC  0x20000
 #define STACK_ENTRY     504         /* of the root; nothing is mapped by it and below */
 #define STACK_ENTRIES   120
 
@@ -287,6 +290,39 @@ static void test_single_step_direct(void)
     check_trap("TF traps behind a device's, CR3 and INVLPG", 5, DR6_BS);
 }
 
+#ifdef __x86_64__
+
+static void on_wake(Frame *frame)
+{
+    (void)frame;
+    set_lapic(LAPIC_EOI, 0);
+}
+
+/* The trap behind HLT comes when it ends, before the interrupt that ends it. */
+static void test_single_step_hlt(void)
+{
+    ulong end;
+
+    irq_handler[VEC_TICK] = on_wake;
+    set_lapic(LAPIC_TIMER, LAPIC_PERIODIC | VEC_TICK);
+    set_lapic(LAPIC_COUNT, 2000000);
+    expect_traps(2);
+    asm volatile("push %[flags]; popf; hlt; nop; 1: cli; lea 1b(%%rip), %[end]"
+                 : [end] "=r"(end) : [flags] "r"(with_flag(TF | IF)) : "memory", "cc");
+    set_lapic(LAPIC_TIMER, LAPIC_MASKED);
+    irq_handler[VEC_TICK] = NULL;
+    check(traps == 2 && trap_ip == end, "TF traps behind HLT", "%d traps, %p, not %p",
+          (int)traps, trap_ip, end);
+}
+
+#else
+
+static void test_single_step_hlt(void)
+{
+}
+
+#endif
+
 void breakpoint_here(void);
 asm(".globl breakpoint_here\nbreakpoint_here: nop\nret");
 
@@ -400,6 +436,7 @@ void guest_main(void)
     irq_handler[1] = on_trap;
     test_single_step();
     test_single_step_direct();
+    test_single_step_hlt();
     test_breakpoint();
     test_watchpoint();
     test_watched_device();

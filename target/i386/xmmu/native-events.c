@@ -187,14 +187,29 @@ static void init_and_sipi(CPUState *cs)
     }
 }
 
+/* HLT is over: its trap comes before what ended it (Intel SDM vol. 3, 6.9).  Waiting for
+ * a page was no instruction. */
+static void end_halt(CPUState *cs)
+{
+    CPUX86State *env = cpu_env(cs);
+
+    cs->halted = 0;
+    xmmu_native_load(cs, XMMU_GROUP_GPRS);
+    if (!cs->accel->apf_halted && (env->eflags & TF_MASK)) {
+        xmmu_native_change(cs, XMMU_GROUP_DRS);
+        env->dr[6] |= DR6_BS;
+        xmmu_native_raise(cs, EXCP01_DB, false, 0);
+    }
+    cs->accel->apf_halted = false;
+}
+
 bool xmmu_native_wake(CPUState *cs)
 {
     poll_apic(cs);
     init_and_sipi(cs);
     /* An event that goes in ends HLT, and so does one that TCG delivers. */
     if (cs->halted && cpu_has_work(cs)) {
-        cs->halted = 0;
-        cs->accel->apf_halted = false;
+        end_halt(cs);
     }
     return cs->halted;
 }
