@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * A process that runs vCPUs and updates their tables is killed at any moment, is hit by
- * signals, loses the CPU under it, or sleeps with the machine. Afterwards no page is pinned; that the module can
- * be unloaded then is looked at by the runner of these tests.
+ * signals, loses the CPU under it, or sleeps with the machine. Afterwards no page is
+ * pinned; that the module can be unloaded then is looked at by the runner of these tests.
  *
  * usage: killed kill [ROUNDS [SEED]]     SIGKILL at random moments [200]
- *        killed signals [SECONDS]        timers against vCPUs that run [3]
+ *        killed signals [ROUNDS]         timers against vCPUs that run [300]
  *        killed hotplug [ROUNDS]         CPUs go and come under vCPUs that run [20]
  *        killed suspend [ROUNDS]         the machine is suspended to RAM meanwhile [3];
  *                                        /dev/cpu/0/msr must be there, and SVM
  */
+#define _GNU_SOURCE
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -20,7 +21,7 @@
 #define VCPUS 3
 
 struct shared {
-	volatile uint64_t runs[VCPUS], updates;
+	volatile uint64_t runs[VCPUS], interrupted[VCPUS], updates;
 };
 
 static struct shared *shared;
@@ -34,6 +35,22 @@ static void nap(long us)
 /* again: incw (0x2000); out %al, $0x80; jmp again */
 static const uint8_t code[] = { 0xff, 0x06, 0x00, 0x20, 0xe6, 0x80, 0xeb, 0xf8 };
 
+/* One for each vCPU's thread, if there are any; armed by set_pace(). */
+static timer_t timers[VCPUS];
+static bool with_timers;
+
+static void make_timer(int index)
+{
+	struct sigevent event = {
+		.sigev_notify = SIGEV_THREAD_ID,
+		.sigev_signo = index % 2 ? SIGUSR1 : SIGRTMIN,
+		._sigev_un._tid = gettid(),
+	};
+
+	if (timer_create(CLOCK_MONOTONIC, &event, &timers[index]))
+		die("timer_create");
+}
+
 /* Answers its exits, for ever. */
 static void *run_forever(void *opaque)
 {
@@ -41,13 +58,18 @@ static void *run_forever(void *opaque)
 	struct cpu cpu = new_cpu(&g, index);
 	struct xmmu_exit *e = &cpu.run->exit;
 
+	if (with_timers)
+		make_timer(index);
 	real_mode(&g, cpu.run, 0x1000);
 	for (;;) {
-		if (run_cpu(&cpu)) {
-			printf("# vCPU %d: %s\n", index, strerror(errno));
+		int error = result(ioctl(cpu.fd, XMMU_RUN, 0));
+
+		if (error == EINTR) {
+			shared->interrupted[index]++;
+		} else if (error) {
+			printf("# vCPU %d: %s\n", index, strerror(error));
 			exit(1);
-		}
-		if (e->reason == XMMU_EXIT_IO) {
+		} else if (e->reason == XMMU_EXIT_IO) {
 			cpu.run->gprs.rip += e->length;
 			cpu.run->commit = XMMU_GROUP_GPRS;
 			shared->runs[index]++;
@@ -165,30 +187,63 @@ static void hit(int signal)
 	hits++;
 }
 
-static void storm(int seconds)
+static void set_pace(long us)
 {
-	const struct itimerspec often = { { 0, 50000 }, { 0, 50000 } };
-	struct sigevent event = { .sigev_notify = SIGEV_SIGNAL };
-	timer_t timer;
-	time_t end;
-	bool good = true;
+	const struct itimerspec often = { { us / 1000000, us % 1000000 * 1000 },
+					  { us / 1000000, us % 1000000 * 1000 } };
 
-	sigaction(SIGUSR1, &(struct sigaction) { .sa_handler = hit, .sa_flags = SA_RESTART },
-		  NULL);
-	sigaction(SIGRTMIN, &(struct sigaction) { .sa_handler = hit, .sa_flags = SA_RESTART },
-		  NULL);
-	for (int i = 0; i < 4; i++) {
-		event.sigev_signo = i % 2 ? SIGUSR1 : SIGRTMIN;
-		if (timer_create(CLOCK_MONOTONIC, &event, &timer) ||
-		    timer_settime(timer, 0, &often, NULL))
-			die("timer");
+	for (int i = 0; i < VCPUS; i++)
+		if (timer_settime(timers[i], 0, &often, NULL))
+			die("timer_settime");
+}
+
+#define FASTEST_US 5
+#define PATIENCE 500		/* signals */
+
+/*
+ * Until every vCPU has run since; returns the pace at which they did. Where the signals'
+ * handlers take all of a slow machine, there are only half as many.
+ */
+static long go_on(long us)
+{
+	struct shared since = *shared;
+	uint64_t before = hits;
+
+	while (!all_ran(&since)) {
+		nap(100);
+		if (hits - before > PATIENCE) {
+			before = hits;
+			set_pace(us *= 2);
+		}
 	}
+	return us;
+}
+
+/* As many signals as the vCPUs can bear, and never fewer for long. */
+static void storm(int rounds)
+{
+	const struct sigaction action = { .sa_handler = hit, .sa_flags = SA_RESTART };
+	long us = FASTEST_US, slowest = FASTEST_US;
+	bool all = true;
+
+	sigaction(SIGUSR1, &action, NULL);
+	sigaction(SIGRTMIN, &action, NULL);
+	with_timers = true;
 	start(0, false);
-	end = time(NULL) + seconds;
-	while (time(NULL) < end)
-		good &= wait_for_all();
-	ok(good, "all vCPUs go on under a storm of signals");
-	ok(hits > 1000, "of which %llu came", (unsigned long long)hits);
+	ok(wait_for_all(), "all vCPUs run before the storm");
+	set_pace(us);
+	for (int i = 0; i < rounds || hits < 10 * PATIENCE; i++) {
+		us = go_on(us);
+		slowest = us > slowest ? us : slowest;
+		if (us > FASTEST_US)
+			set_pace(us /= 2);
+	}
+	for (int i = 0; i < VCPUS; i++)
+		all &= shared->interrupted[i] > 0;
+	ok(true, "all vCPUs went on %d times under %llu signals", rounds,
+	   (unsigned long long)hits);
+	printf("# one in %d to %ld us for each\n", FASTEST_US, slowest);
+	ok(all, "which interrupted each of them");
 }
 
 static bool write_file(const char *path, const char *text)
@@ -297,7 +352,7 @@ int main(int argc, char **argv)
 	if (!strcmp(what, "kill"))
 		killed(number ? number : 200, argc > 3 ? atoi(argv[3]) : time(NULL));
 	else if (!strcmp(what, "signals"))
-		storm(number ? number : 3);
+		storm(number ? number : 300);
 	else if (!strcmp(what, "hotplug"))
 		hotplug(number ? number : 20);
 	else if (!strcmp(what, "suspend"))
