@@ -469,12 +469,15 @@ FixtureLog fixture_take_log(Fixture *fx)
 }
 
 const FixtureLogMode fixture_log_modes[FIXTURE_LOG_MODES] = {
-    { "wp/tdp", true, XMMU_DIRTY_WP },
-    { "wp/shadow", false, XMMU_DIRTY_WP },
-    { "dbit/tdp", true, XMMU_DIRTY_DBIT },
-    { "dbit/shadow", false, XMMU_DIRTY_DBIT },
-    { "ring/tdp", true, XMMU_DIRTY_RING },
-    { "ring/shadow", false, XMMU_DIRTY_RING },
+    { "wp/npt", true, XMMU_TDP_NPT, XMMU_DIRTY_WP },
+    { "wp/ept", true, XMMU_TDP_EPT, XMMU_DIRTY_WP },
+    { "wp/shadow", false, XMMU_TDP_NPT, XMMU_DIRTY_WP },
+    { "dbit/npt", true, XMMU_TDP_NPT, XMMU_DIRTY_DBIT },
+    { "dbit/ept", true, XMMU_TDP_EPT, XMMU_DIRTY_DBIT },
+    { "dbit/shadow", false, XMMU_TDP_NPT, XMMU_DIRTY_DBIT },
+    { "ring/npt", true, XMMU_TDP_NPT, XMMU_DIRTY_RING },
+    { "ring/ept", true, XMMU_TDP_EPT, XMMU_DIRTY_RING },
+    { "ring/shadow", false, XMMU_TDP_NPT, XMMU_DIRTY_RING },
 };
 
 XmmuConfig fixture_log_config(const FixtureLogMode *mode, unsigned ring)
@@ -482,6 +485,7 @@ XmmuConfig fixture_log_config(const FixtureLogMode *mode, unsigned ring)
     XmmuConfig config = fixture_config();
 
     config.tdp = mode->tdp;
+    config.tdp_format = mode->format;
     config.dirty_log = mode->log;
     config.dirty_ring_size = mode->log == XMMU_DIRTY_RING ? ring : 0;
     return config;

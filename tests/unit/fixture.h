@@ -155,14 +155,15 @@ void fixture_logged(void *opaque, hpa_t hpa, const uint64_t *bits);
 /* What was written since the last time. */
 FixtureLog fixture_take_log(Fixture *fx);
 
-/* Ways to log: each, with tdp=on and off. */
+/* Ways to log: each, with both formats of two dimensions and with shadow paging. */
 typedef struct FixtureLogMode {
     const char *name;
     bool tdp;
+    XmmuTdpFormat format;
     XmmuDirtyLog log;
 } FixtureLogMode;
 
-#define FIXTURE_LOG_MODES 6
+#define FIXTURE_LOG_MODES 9
 extern const FixtureLogMode fixture_log_modes[FIXTURE_LOG_MODES];
 /* @ring: entries of a ring. */
 XmmuConfig fixture_log_config(const FixtureLogMode *mode, unsigned ring);

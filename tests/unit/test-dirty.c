@@ -19,24 +19,6 @@
 #define ALIAS   MIB(64)         /* the same memory again, not logged */
 #define PAGE    KIB(4)
 
-typedef struct Mode {
-    const char *name;
-    bool tdp;
-    XmmuTdpFormat format;
-    XmmuDirtyLog log;
-} Mode;
-
-static const Mode modes[] = {
-    { "wp/npt", true, XMMU_TDP_NPT, XMMU_DIRTY_WP },
-    { "wp/ept", true, XMMU_TDP_EPT, XMMU_DIRTY_WP },
-    { "wp/shadow", false, XMMU_TDP_NPT, XMMU_DIRTY_WP },
-    { "dbit/npt", true, XMMU_TDP_NPT, XMMU_DIRTY_DBIT },
-    { "dbit/ept", true, XMMU_TDP_EPT, XMMU_DIRTY_DBIT },
-    { "dbit/shadow", false, XMMU_TDP_NPT, XMMU_DIRTY_DBIT },
-    { "ring/npt", true, XMMU_TDP_NPT, XMMU_DIRTY_RING },
-    { "ring/shadow", false, XMMU_TDP_NPT, XMMU_DIRTY_RING },
-};
-
 static bool is_ring(const Fixture *fx)
 {
     return fx->config.dirty_log == XMMU_DIRTY_RING;
@@ -89,21 +71,17 @@ static void expect_none(Fixture *fx)
 /* ---- A guest --------------------------------------------------------------------- */
 
 /* Without paging, so that gva is gpa. */
-static Fixture *new_vm(const Mode *mode)
+static Fixture *new_vm(const FixtureLogMode *mode)
 {
-    XmmuConfig config = fixture_config();
+    XmmuConfig config = fixture_log_config(mode, 16);
     Fixture *fx;
 
-    config.tdp = mode->tdp;
-    config.tdp_format = mode->format;
-    config.dirty_log = mode->log;
-    config.dirty_ring_size = mode->log == XMMU_DIRTY_RING ? 16 : 0;
     fx = fixture_new(&config, RAM);
     set_memory(fx, false, false);
     return fx;
 }
 
-static Fixture *new_logging(const Mode *mode)
+static Fixture *new_logging(const FixtureLogMode *mode)
 {
     Fixture *fx = new_vm(mode);
 
@@ -256,7 +234,7 @@ static void test_zapped(gconstpointer data)
 /* Another address of the same memory: a large page, in a region that is not logged. */
 static void test_alias(gconstpointer data)
 {
-    const Mode *mode = data;
+    const FixtureLogMode *mode = data;
     Fixture *fx = new_logging(mode);
     gpa_t there = ALIAS + MIB(2) + PAGE, here = LOG + MIB(2) + PAGE;
     FixtureLog log;
@@ -293,7 +271,7 @@ static void test_smm(gconstpointer data)
 
 static void test_sizes(gconstpointer data)
 {
-    const Mode *mode = data;
+    const FixtureLogMode *mode = data;
     Fixture *fx = new_vm(mode);
     uint64_t splits;
 
@@ -487,7 +465,7 @@ static void test_mark(gconstpointer data)
 /* An upper table of the guest, in logged memory: each write to it is done by hand. */
 static void test_by_hand(gconstpointer data)
 {
-    const Mode *mode = data;
+    const FixtureLogMode *mode = data;
     Fixture *fx = new_logging(mode);
     gva_t window = GIB(1);
     XmmuRegs regs;
@@ -519,7 +497,7 @@ static void test_by_hand(gconstpointer data)
 /* Loss of D is loss of a right: who has cached it does not set it again. */
 static void test_d_lost(gconstpointer data)
 {
-    const Mode *mode = data;
+    const FixtureLogMode *mode = data;
     Fixture *fx = new_vm(mode);
     const XmmuHostFormat *format = mode->format == XMMU_TDP_EPT ? &xmmu_host_ept
                                                                 : &xmmu_host_npt;
@@ -569,11 +547,12 @@ int main(int argc, char **argv)
     };
 
     g_test_init(&argc, &argv, NULL);
-    for (size_t m = 0; m < G_N_ELEMENTS(modes); m++) {
+    for (size_t m = 0; m < FIXTURE_LOG_MODES; m++) {
         for (size_t t = 0; t < G_N_ELEMENTS(tests); t++) {
-            char *name = g_strdup_printf("/dirty/%s/%s", modes[m].name, tests[t].name);
+            char *name = g_strdup_printf("/dirty/%s/%s", fixture_log_modes[m].name,
+                                         tests[t].name);
 
-            g_test_add_data_func(name, &modes[m], tests[t].run);
+            g_test_add_data_func(name, &fixture_log_modes[m], tests[t].run);
             g_free(name);
         }
     }
