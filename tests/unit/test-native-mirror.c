@@ -163,6 +163,20 @@ static void test_cost(void)
     xmmu_mirror_stats(n->mirror, &after);
     g_assert_cmpuint(after.updates - before.updates, ==, 1);
     g_assert_cmpuint(after.entries - before.entries, ==, 3);
+    /* And memory: what was told of each entry, and little more. */
+    g_assert_cmpuint(after.tables - before.tables, ==, 1);
+    g_assert_cmpuint(after.table_bytes - before.table_bytes, >=, 4096);
+    g_assert_cmpuint(after.table_bytes - before.table_bytes, <, 4096 + 256);
+    for (gpa_t gpa = MIB(4); gpa < MIB(16); gpa += MIB(2)) {
+        native_access(n, 0, gpa, RW);
+    }
+    xmmu_mirror_stats(n->mirror, &before);
+    xmmu_vm_zap_all(n->fx->vm);
+    native_access(n, 0, 0, RW);
+    rcu_service_drain();
+    g_assert_true(xmmu_mirror_flush(n->mirror));
+    xmmu_mirror_stats(n->mirror, &after);
+    g_assert_cmpuint(after.table_bytes, <, before.table_bytes);
     native_free(n);
 }
 

@@ -278,6 +278,7 @@ XmmuNativeStatus *xmmu_native_query(void)
     status->updates = stats.updates;
     status->entries = stats.entries;
     status->tables = stats.tables;
+    status->table_bytes = stats.table_bytes;
     return status;
 }
 

@@ -420,5 +420,7 @@ void xmmu_mirror_stats(XmmuMirror *mirror, XmmuMirrorStats *out)
 {
     pthread_mutex_lock(&mirror->lock);
     *out = mirror->stats;
+    out->table_bytes = (mirror->tables->len - mirror->free_ids->len) *
+                       sizeof(XmmuMirrorTable);
     pthread_mutex_unlock(&mirror->lock);
 }

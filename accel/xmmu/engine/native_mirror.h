@@ -121,6 +121,7 @@ typedef struct XmmuMirrorStats {
     uint64_t updates;           /* XMMU_UPDATE calls */
     uint64_t entries;           /* operations in them */
     uint64_t tables;            /* now in the module */
+    uint64_t table_bytes;       /* that stand for the core's tables, here */
     uint64_t refused;           /* operations that failed */
     uint64_t not_huge;          /* large leaves whose host memory was not contiguous */
 } XmmuMirrorStats;
