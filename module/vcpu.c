@@ -432,17 +432,22 @@ static int take_root(struct xmmu_vcpu *vcpu, u32 id)
 }
 
 /*
- * Does the vCPU's TLB have what the new registers make untrue?  By the guest's own
- * tables: user space may have executed INVLPG, or MOV to CR3.  By ours: other rules.
+ * Does the vCPU's TLB have what @next makes untrue?  CR2 and CR8 say nothing of that, and
+ * shadow tables are ours: only the rules by which they are read are in the registers.
  */
-static bool outdates(const struct xmmu_vcpu *vcpu, const struct xmmu_crs *crs)
+static bool outdates(const struct xmmu_vcpu *vcpu, const struct xmmu_run *next, u32 which)
 {
-	const struct xmmu_crs *old = &vcpu->state.crs;
+	const struct xmmu_crs *new = &next->crs, *old = &vcpu->state.crs;
 	u8 format = vcpu->root->format;
 
-	return format == XMMU_FORMAT_NPT || format == XMMU_FORMAT_EPT ||
-	       crs->hw_cr0 != old->hw_cr0 || crs->hw_cr4 != old->hw_cr4 ||
-	       crs->hw_efer != old->hw_efer;
+	if (!(which & XMMU_GROUP_CRS))
+		return false;
+	if (memcmp(&new->hw_cr0, &old->hw_cr0, sizeof(*new) - offsetof(struct xmmu_crs, hw_cr0)))
+		return true;
+	if (format != XMMU_FORMAT_NPT && format != XMMU_FORMAT_EPT)
+		return false;
+	return (which & XMMU_GROUP_CONTROLS) ||
+	       memcmp(new, old, offsetof(struct xmmu_crs, cr2));
 }
 
 /* All of it or nothing. */
@@ -462,8 +467,7 @@ static int commit(struct xmmu_vcpu *vcpu)
 		ret = -ENOENT;
 	if (ret)
 		return ret;
-	if (which & XMMU_GROUP_CRS)
-		vcpu->flush_guest |= outdates(vcpu, &next->crs);
+	vcpu->flush_guest |= outdates(vcpu, next, which);
 	copy_groups(&vcpu->state, next, which);
 	if (which & XMMU_GROUP_XSAVE)
 		take_xsave(vcpu);

@@ -70,6 +70,10 @@ uint32_t fake_next_table(int vm, uint32_t id);
 /* What the hardware does: set D in a leaf. */
 void fake_set_dirty(int vm, uint32_t id, unsigned index);
 
+/* How often the vCPU @vcpu was told to forget what the guest's own tables said, which this
+ * CPU has none of. */
+unsigned fake_guest_flushes(int vcpu);
+
 /* ---- The guest --------------------------------------------------------------- */
 
 /*

@@ -31,6 +31,7 @@ typedef struct FakeVcpu {
     bool missed;
     bool logs, log_full;
     int log_index;              /* the next word to write; -1: none is left */
+    unsigned guest_flushes;
 } FakeVcpu;
 
 static u32 vendor, features;
@@ -275,6 +276,8 @@ static void enter(struct xmmu_vcpu *vcpu)
         memset(hw->tlb, 0, sizeof(hw->tlb));
         vcpu->flush = false;
     }
+    hw->guest_flushes += vcpu->flush_guest;
+    vcpu->flush_guest = false;
     hw->missed = false;
     while (gpr[FAKE_COUNT] && !fake_interrupt_pending()) {
         u64 seed = gpr[FAKE_SEED];
@@ -460,6 +463,13 @@ bool fake_entry(int vm, uint32_t id, unsigned index, FakeEntry *entry)
     entry->table = table->meaning[index].target;
     g_assert_cmphex(__pa(table_of(vm, entry->table)->spt), ==, raw & FRAME_MASK);
     return true;
+}
+
+unsigned fake_guest_flushes(int vcpu)
+{
+    struct xmmu_vcpu *v = fake_file(vcpu)->private_data;
+
+    return ((FakeVcpu *)v->hw)->guest_flushes;
 }
 
 uint64_t fake_pages(int vm, uint32_t id)

@@ -533,6 +533,49 @@ static void test_vcpu(void)
     g_free(vm);
 }
 
+static unsigned flushes_after(XmmuDeviceVcpu *vcpu, uint32_t commit)
+{
+    unsigned before = fake_guest_flushes(vcpu->fd);
+
+    vcpu->run->commit = commit;
+    g_assert_cmpint(xmmu_device_run(vcpu), ==, 0);
+    return fake_guest_flushes(vcpu->fd) - before;
+}
+
+/* Which commits make the CPU forget what the guest's own tables said. */
+static void test_forgets(void)
+{
+    static const uint32_t formats[] = { XMMU_FORMAT_NPT, XMMU_FORMAT_LONG };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(formats); i++) {
+        bool own_tables = formats[i] == XMMU_FORMAT_NPT;
+        Vm *vm = vm_new(XMMU_VENDOR_SVM, XMMU_FEATURE_AD, formats[i]);
+        XmmuDeviceVcpu vcpu;
+        char *error = NULL;
+
+        g_assert_true(xmmu_device_new_vcpu(vm->device, vm->fd, 0, &vcpu, &error));
+        g_assert_cmpint(run_by(&vcpu, LEVEL4), ==, 0);
+        vcpu.run->crs.xcr0 = 1;
+        flushes_after(&vcpu, XMMU_GROUP_CRS);
+        g_assert_cmpuint(flushes_after(&vcpu, XMMU_GROUP_CRS), ==, 0);
+        g_assert_cmpuint(flushes_after(&vcpu, XMMU_GROUP_CONTROLS), ==, 0);
+        g_assert_cmpuint(flushes_after(&vcpu, XMMU_GROUP_CRS | XMMU_GROUP_CONTROLS), ==,
+                         own_tables);
+        vcpu.run->crs.cr2 = vcpu.run->crs.cr8 = 5;
+        g_assert_cmpuint(flushes_after(&vcpu, XMMU_GROUP_CRS), ==, 0);
+        vcpu.run->crs.cr3 += PAGE;
+        g_assert_cmpuint(flushes_after(&vcpu, XMMU_GROUP_CRS), ==, own_tables);
+        vcpu.run->crs.hw_cr0 |= 1 << 16;
+        g_assert_cmpuint(flushes_after(&vcpu, XMMU_GROUP_CRS), ==, 1);
+        vcpu.run->crs.hw_cr4 |= 1 << 7;
+        g_assert_cmpuint(flushes_after(&vcpu, XMMU_GROUP_CRS), ==, 1);
+        vcpu.run->crs.pdpte[3] ^= PAGE;
+        g_assert_cmpuint(flushes_after(&vcpu, XMMU_GROUP_CRS), ==, 1);
+        xmmu_device_close_vcpu(&vcpu);
+        vm_free(vm);
+    }
+}
+
 static void test_other_process(void)
 {
     Vm *vm = npt_vm();
@@ -596,6 +639,7 @@ int main(int argc, char **argv)
     g_test_add_func("/module/access", test_access);
     g_test_add_func("/module/batch", test_batch);
     g_test_add_func("/module/vcpu", test_vcpu);
+    g_test_add_func("/module/forgets", test_forgets);
     g_test_add_func("/module/other-process", test_other_process);
     g_test_add_func("/module/no-memory", test_no_memory);
     return g_test_run();

@@ -403,8 +403,9 @@ struct xmmu_exit {
  * (and on every call until there is one).  EBUSY: another thread runs this vCPU.
  * EINVAL also: XMMU_RUN has no argument.
  *
- * To commit CRS says as well that what the guest's own tables said may have changed:
- * user space has executed INVLPG, or MOV to CR3, in the place of the CPU.
+ * CRS that differ (in more than CR2, CR8 and XCR0) from those last committed or fetched
+ * make the CPU forget what it knows by the guest's own tables; so does any commit of both
+ * CRS and CONTROLS, for when user space has executed INVLPG or the like in its place.
  *
  * After an exit, and after EINTR, the groups in @valid hold the vCPU's state: those in
  * @wanted always, any other perhaps.
