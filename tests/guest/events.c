@@ -382,6 +382,22 @@ static void test_general_detect(void)
 
 /* ---- SMIs ----------------------------------------------------------------------- */
 
+/* ---- Hypercalls ----------------------------------------------------------------- */
+
+/* No feature that is offered has any. */
+static void test_hypercalls(void)
+{
+    Cpu *cpu = try_arm();
+    int intel, amd;
+
+    TRY(cpu, "vmcall", : "a"(0) : TRY_CLOBBER, "memory");
+    intel = cpu->exc.vector;
+    cpu = try_arm();
+    TRY(cpu, "vmmcall", : "a"(0) : TRY_CLOBBER, "memory");
+    amd = cpu->exc.vector;
+    check(intel == 6 && amd == 6, "VMCALL and VMMCALL raise #UD", "vectors %d %d", intel, amd);
+}
+
 typedef struct Registers {
     ulong cr0, cr3, cr4, dr7, flags;
     u64 efer;
@@ -443,5 +459,6 @@ void guest_main(void)
     test_general_detect();
     irq_handler[1] = NULL;
     test_smi();
+    test_hypercalls();
     finish();
 }
