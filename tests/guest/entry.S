@@ -56,16 +56,7 @@ start:
 enter_long:
         mov $boot_pml4, %eax
         mov %eax, %cr3
-        mov %cr4, %eax
-        or $CR4_PAE, %eax
-        mov %eax, %cr4
-        mov $MSR_EFER, %ecx
-        rdmsr
-        or $EFER_LME, %eax
-        wrmsr
-        mov %cr0, %eax
-        or $CR0_PG, %eax
-        mov %eax, %cr0
+        long_mode_on
         pop %edi
         ljmp $SEL_CODE, $3f
         .code64

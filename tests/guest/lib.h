@@ -67,7 +67,24 @@ typedef _Bool bool;
 #define EFER_LMA        0x400
 #define EFER_NXE        0x800
 
-#ifndef __ASSEMBLER__
+#ifdef __ASSEMBLER__
+
+/* From protected mode with CR3 loaded to long mode's compatibility mode; takes EAX, ECX
+ * and EDX. */
+        .macro long_mode_on
+        mov %cr4, %eax
+        or $CR4_PAE, %eax
+        mov %eax, %cr4
+        mov $MSR_EFER, %ecx
+        rdmsr
+        or $EFER_LME, %eax
+        wrmsr
+        mov %cr0, %eax
+        or $CR0_PG, %eax
+        mov %eax, %cr0
+        .endm
+
+#else
 
 /* ---- Console and TAP (lib.c) ---- */
 

@@ -23,6 +23,20 @@
 #define STEP_DATA       36
 #define STEP_SIZE       40
 
+/* What C code needs again when this is over. */
+        .macro save_c
+        push %rbx
+        push %rbp
+        push %r12
+        push %r13
+        push %r14
+        push %r15
+        sidt idt64
+        mov %rsp, saved_sp
+        mov %cr3, %rax
+        mov %rax, saved_cr3
+        .endm
+
 /* struct Cpu in lib.h */
 #define CPU_FIXUP       cpus
 #define CPU_VECTOR      cpus + 8
@@ -35,16 +49,7 @@
         /* void run_steps(struct Step *steps, ulong cr3, u32 *clear) */
         .global run_steps
 run_steps:
-        push %rbx
-        push %rbp
-        push %r12
-        push %r13
-        push %r14
-        push %r15
-        sidt idt64
-        mov %rsp, saved_sp
-        mov %cr3, %rax
-        mov %rax, saved_cr3
+        save_c
         mov %edx, clear_at
         mov %rsi, %cr3
         mov %rdi, %rsi
@@ -146,16 +151,7 @@ exc32_pf:
         .code64
         .global real_mode
 real_mode:
-        push %rbx
-        push %rbp
-        push %r12
-        push %r13
-        push %r14
-        push %r15
-        sidt idt64
-        mov %rsp, saved_sp
-        mov %cr3, %rax
-        mov %rax, saved_cr3
+        save_c
         mov $real_start, %esi
         mov $REAL_CODE, %edi
         mov $real_end - real_start, %ecx
@@ -264,16 +260,7 @@ real_back:
         rep movsl
         mov saved_cr3, %eax
         mov %eax, %cr3
-        mov %cr4, %eax
-        or $CR4_PAE, %eax
-        mov %eax, %cr4
-        mov $MSR_EFER, %ecx
-        rdmsr
-        or $EFER_LME, %eax
-        wrmsr
-        mov %cr0, %eax
-        or $CR0_PG, %eax
-        mov %eax, %cr0
+        long_mode_on
         lidt idt64
         ljmp $SEL_CODE, $4b
 
