@@ -7,6 +7,7 @@
  * dimension, or by shadow tables.  Prints a line for each test; exits with 0 when all
  * are good.  An argument selects the tests whose names contain it.
  */
+#include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -617,6 +618,13 @@ static void test_refused_msr(bool tdp)
 	      "%llx", g->run->gprs.gpr[2]);
 }
 
+static bool has_fsgsbase(void)
+{
+	unsigned int a, b = 0, c, d;
+
+	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_FSGSBASE);
+}
+
 static void test_swapgs(bool tdp)
 {
 	struct guest *g = guest_new(LONG, tdp);
@@ -627,6 +635,10 @@ static void test_swapgs(bool tdp)
 	g->run->msrs.lstar = 0xffffffff81234567;
 	g->run->segments.seg[XMMU_GS].base = 0x8800;
 	g->run->gprs.gpr[3] = 0x9900;
+	if (!has_fsgsbase()) {
+		run_until(g, XMMU_EXIT_INVALID);
+		return;
+	}
 	run_until(g, XMMU_EXIT_HLT);
 	CHECK(g->run->gprs.gpr[0] == 0x81234567 && g->run->gprs.gpr[2] == 0xffffffff);
 	CHECK(g->run->msrs.kernel_gs_base == 0x8800, "%llx", g->run->msrs.kernel_gs_base);

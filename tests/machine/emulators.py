@@ -61,7 +61,8 @@ class Qemu(Emulator):
     def command(self, suite, console, results):
         return [self.args.qemu, '-nodefaults', '-no-user-config', '-display', 'none',
                 '-no-reboot', '-machine', 'q35', '-accel', 'tcg',
-                '-cpu', self.args.cpu or 'EPYC,+svm,+npt', '-smp', self.args.smp, '-m', f'{self.args.memory or 1536}M',
+                '-cpu', self.args.cpu or 'EPYC,+svm,+npt',
+                '-smp', self.args.smp, '-m', f'{self.args.memory or 1536}M',
                 '-kernel', str(IMAGE / 'kernel' / 'vmlinuz'),
                 '-initrd', str(IMAGE / 'initrd.cpio'),
                 '-append', self.append(suite, 'machine=svm'),
