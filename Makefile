@@ -79,7 +79,7 @@ install: sync
 
 # $(call core-build,DIRECTORY,COMPILER,MESON OPTIONS)
 define core-build
-	@scripts/need check build
+	@scripts/need check build core
 	@scripts/get-meson build
 	@test -e $(1)/build.ninja || CC=$(2) $(MESON) setup $(3) $(1) . > $(1)-setup.log || \
 	    { tail -n 20 $(1)-setup.log; exit 1; }
@@ -149,11 +149,11 @@ boot:
 	    $(if $(COMPARE),--compare '$(COMPARE)')
 
 check:
-	@scripts/need install build boot machine check
+	@scripts/need install build core boot machine check
 	@scripts/check $(JOBS:%=--jobs %) $(STAGE)
 
 bench:
-	@scripts/need install build boot bench
+	@scripts/need install build core boot bench
 	@$(MAKE) --no-print-directory qemu
 	@tests/bench/bench $(BENCH_OPTIONS)
 	@$(MAKE) --no-print-directory core-bench
