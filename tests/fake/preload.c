@@ -105,6 +105,11 @@ __attribute__((constructor)) static void load_module(void)
 
 /* ---- System calls --------------------------------------------------------------- */
 
+static bool needs_mode(int flags)
+{
+    return (flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE;
+}
+
 static int open_any(const char *path, int flags, mode_t mode)
 {
     if (mappings && g_str_equal(path, XMMU_DEVICE_PATH)) {
@@ -118,7 +123,7 @@ static int open_any(const char *path, int flags, mode_t mode)
     {                                                   \
         mode_t mode = 0;                                \
                                                         \
-        if (flags & (O_CREAT | O_TMPFILE)) {            \
+        if (needs_mode(flags)) {                        \
             va_list more;                               \
                                                         \
             va_start(more, flags);                      \
