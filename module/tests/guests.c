@@ -320,7 +320,9 @@ static void basic(enum mode mode, bool tdp)
 	struct xmmu_exit *exit;
 
 	mode == REAL ? LOAD(g, basic16) : mode == LONG ? LOAD(g, basic64) : LOAD(g, basic32);
-	if (mode == REAL && (!tdp || !(caps.features & XMMU_FEATURE_REALMODE))) {
+	/* Shadow tables take protection, a second dimension paging or the feature. */
+	if (tdp ? mode <= PROTECTED && !(caps.features & XMMU_FEATURE_REALMODE)
+		: mode == REAL) {
 		run_until(g, XMMU_EXIT_INVALID);
 		return;
 	}
