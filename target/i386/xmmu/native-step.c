@@ -350,12 +350,35 @@ static bool debugger_watches(CPUState *cs)
     return false;
 }
 
-/* Real mode, or no paging at all under shadow paging: one of these follows the other,
- * and changing sides costs more than staying. */
-static bool hardware_lacks_mode(CPUX86State *env)
+/*
+ * Real mode, where the hardware needs protected mode.  To change sides means to translate
+ * all code again; who does that many times without paging (a boot loader that calls the
+ * BIOS for each sector) is better off in TCG on both of them.
+ */
+#define SIDES_MAX 64
+
+static bool hardware_lacks_mode(CPUState *cs)
 {
-    return !(env->cr[0] & CR0_PG_MASK) &&
-           !(xmmu_state.config.tdp && xmmu_native_has(XMMU_FEATURE_REALMODE));
+    CPUX86State *env = cpu_env(cs);
+
+    if (env->cr[0] & CR0_PG_MASK) {
+        return false;
+    }
+    if (xmmu_state.config.tdp) {
+        return !xmmu_native_has(XMMU_FEATURE_REALMODE);
+    }
+    return !(env->cr[0] & CR0_PE_MASK) || xmmu_native_vcpu(cs)->sides > SIDES_MAX;
+}
+
+/* The hardware has run without paging, and TCG is to go on. */
+static void note_side(CPUState *cs)
+{
+    XmmuNativeVcpu *n = xmmu_native_vcpu(cs);
+
+    if (n->ran_unpaged) {
+        n->ran_unpaged = false;
+        n->sides++;
+    }
 }
 
 /* Shadow tables have it masked; the hardware that walks the guest's own masks nothing. */
@@ -372,7 +395,7 @@ bool xmmu_native_must_emulate(CPUState *cs)
            (qatomic_read(&cs->interrupt_request) &
             (CPU_INTERRUPT_SMI | CPU_INTERRUPT_MCE)) ||
            cs->exception_index >= 0 ||
-           xmmu_native_vcpu(cs)->odd_mode || hardware_lacks_mode(env) ||
+           xmmu_native_vcpu(cs)->odd_mode || hardware_lacks_mode(cs) ||
            hardware_lacks_a20(env) || debugger_watches(cs);
 }
 
@@ -425,6 +448,7 @@ int xmmu_native_stretch(CPUState *cs)
     xmmu_native_begin_turn(cs, XMMU_GROUP_ALL);
     trace_xmmu_native_stretch(cs->cpu_index, cpu_env(cs)->eip);
     drop_translations(cs);
+    note_side(cs);
     n->stretches++;
     n->in_stretch = true;
     do {

@@ -89,6 +89,8 @@ void xmmu_native_vcpu_replaced(CPUState *cs)
         n->pending = (struct xmmu_event) { 0 };
         n->run->events.inject = (struct xmmu_event) { 0 };
         n->odd_mode = false;
+        n->ran_unpaged = false;
+        n->sides = 0;
     }
 }
 
@@ -148,6 +150,7 @@ static int run_hardware(CPUState *cs)
     xmmu_native_choose_event(cs);
     choose_log(n);
     xmmu_native_give(cs);
+    n->ran_unpaged |= !(cpu_env(cs)->cr[0] & CR0_PG_MASK);
     xmmu_native_note_run();
     ret = xmmu_device_run(&n->device);
     xmmu_native_note_run();

@@ -56,6 +56,8 @@ struct XmmuNativeVcpu {
     XmmuNativeFill filled[XMMU_NATIVE_FILLED];
     unsigned filled_count;
     bool odd_mode;              /* the module cannot run this mode */
+    bool ran_unpaged;           /* in hardware, since the last stretch */
+    unsigned sides;             /* changed since the last reset, without paging */
     uint64_t exits[XMMU_NATIVE_REASONS];        /* by enum xmmu_exit_reason */
     uint64_t steps, deliveries, stretches;      /* turns of TCG */
     gpa_t spurious_gpa;         /* of faults that found nothing to do, */
