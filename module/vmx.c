@@ -1142,12 +1142,18 @@ static bool explain_exception(struct xmmu_vcpu *vcpu)
 {
 	const struct vmx_exit *from = &((struct vmx_vcpu *)vcpu->hw)->exit;
 	struct xmmu_exit *exit = &vcpu->state.exit;
+	u32 type = from->intr_info & INTR_INFO_INTR_TYPE_MASK;
 
-	if ((from->intr_info & INTR_INFO_INTR_TYPE_MASK) == INTR_TYPE_NMI_INTR)
+	if (type == INTR_TYPE_NMI_INTR)
 		return false;		/* served by vmx_enter() */
 	exit->reason = XMMU_EXIT_EXCEPTION;
-	if ((from->intr_info & INTR_INFO_INTR_TYPE_MASK) != INTR_TYPE_HARD_EXCEPTION)
+	if (type != INTR_TYPE_HARD_EXCEPTION)
 		exit->length = from->length;
+	if (type == INTR_TYPE_PRIV_SW_EXCEPTION) {
+		/* INT1, which has not been executed: its trap comes behind it. */
+		exit->reason = XMMU_EXIT_INSTRUCTION;
+		return true;
+	}
 	exit->exception.vector = from->intr_info & INTR_INFO_VECTOR_MASK;
 	exit->exception.has_error = !!(from->intr_info & INTR_INFO_DELIVER_CODE_MASK);
 	exit->exception.error = from->intr_error;

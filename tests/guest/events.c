@@ -323,6 +323,20 @@ static void test_single_step_hlt(void)
 
 #endif
 
+static void test_int1(void)
+{
+    ulong end;
+
+    expect_traps(1);
+#ifdef __x86_64__
+    asm volatile("lea 1f(%%rip), %0; .byte 0xf1; 1:" : "=r"(end) : : "memory");
+#else
+    asm volatile("mov $1f, %0; .byte 0xf1; 1:" : "=r"(end) : : "memory");
+#endif
+    check(traps == 1 && trap_ip == end && !(trap_dr6 & DR6_BS), "INT1 traps behind itself",
+          "%d traps, %p, not %p, dr6 %p", (int)traps, trap_ip, end, trap_dr6);
+}
+
 void breakpoint_here(void);
 asm(".globl breakpoint_here\nbreakpoint_here: nop\nret");
 
@@ -453,6 +467,7 @@ void guest_main(void)
     test_single_step();
     test_single_step_direct();
     test_single_step_hlt();
+    test_int1();
     test_breakpoint();
     test_watchpoint();
     test_watched_device();
