@@ -162,6 +162,10 @@ static Shown shown_segment(const char *text, unsigned index)
 #define LA57    0x1000ull
 #define PCIDE   0x20000ull
 #define LAM_SUP 0x10000000ull
+#define SMEP 0x100000ull
+#define SMAP 0x200000ull
+#define PKE 0x400000ull
+#define PKS 0x1000000ull
 #define LME     0x100ull
 #define LMA     0x400ull
 #define NXE     0x800ull
@@ -345,6 +349,11 @@ static void check_hardware_crs(const Machine *m, const struct xmmu_crs *c)
         same4 = ~(PAE | LA57 | PCIDE | PGE | LAM_SUP);
         g_assert_cmphex(c->hw_cr4 & (PAE | LA57 | PCIDE | PGE | LAM_SUP), ==, PAE);
         g_assert_cmphex(c->hw_efer & NXE, ==, NXE);
+        if (!(c->cr0 & PG)) {
+            /* These are about pages, of which the guest has none yet. */
+            same4 &= ~(SMEP | SMAP | PKE | PKS);
+            g_assert_cmphex(c->hw_cr4 & (SMEP | SMAP | PKE | PKS), ==, 0);
+        }
     }
     g_assert_cmphex(c->hw_cr0 & same0, ==, c->cr0 & same0);
     g_assert_cmphex(c->hw_cr0 & (CD | NW | ET), ==, ET);
@@ -392,14 +401,13 @@ static void check_bits(Machine *m, const char *reg, uint64_t bits)
     }
 }
 
-/* Without paging of its own a guest of shadow tables is TCG's. */
+/* Shadow tables need protected mode: in real mode the guest is TCG's. */
 static bool is_emulated(Machine *m, Mode mode)
 {
     uint32_t before = m->file->cpu.fetches;
 
     read_reg(m->q, "cr0");
-    g_assert_cmpint(m->file->cpu.fetches == before, ==,
-                    mode < PAGING32 && !m->setup->tdp);
+    g_assert_cmpint(m->file->cpu.fetches == before, ==, mode == REAL && !m->setup->tdp);
     return m->file->cpu.fetches == before;
 }
 
