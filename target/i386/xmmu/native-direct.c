@@ -379,6 +379,12 @@ static void store_to_device(CPUState *cs, const XmmuInsn *insn, hwaddr addr)
     }
 }
 
+/* No translated code makes the access; who asks which one it was (the APIC) looks there. */
+static void forget_translated_code(CPUState *cs)
+{
+    cs->mem_io_pc = 0;
+}
+
 bool xmmu_native_mmio(CPUState *cs, const XmmuFault *fault)
 {
     CPUX86State *env = cpu_env(cs);
@@ -390,6 +396,7 @@ bool xmmu_native_mmio(CPUState *cs, const XmmuFault *fault)
         !is_access(env, &insn, fault)) {
         return false;
     }
+    forget_translated_code(cs);
     if (insn.kind == XMMU_INSN_STORE) {
         store_to_device(cs, &insn, fault->gpa);
     } else {
