@@ -59,7 +59,8 @@ static int region_new(struct xmmu_vm *vm, const struct xmmu_region *region)
 	memory->pages = region->pages;
 	/* How much it is was user space's choice: no warning when it is too much. */
 	memory->frame = __vmalloc(array_size(region->pages, sizeof(*memory->frame)),
-				  GFP_KERNEL_ACCOUNT | __GFP_ZERO | __GFP_NOWARN);
+				  GFP_KERNEL_ACCOUNT | __GFP_ZERO | __GFP_NOWARN |
+				  __GFP_RETRY_MAYFAIL);
 	ret = memory->frame ? 0 : -ENOMEM;
 	if (!ret)
 		ret = xa_err(xa_store(&vm->regions, region->id, memory,

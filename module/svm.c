@@ -352,6 +352,12 @@ static void put_crs(struct xmmu_vcpu *vcpu)
 	/* A machine check without it would reset the host. */
 	save->cr4 = crs->hw_cr4 | (__read_cr4() & X86_CR4_MCE);
 	save->efer = crs->hw_efer | EFER_SVME;
+	/*
+	 * LME says nothing until paging is on.  QEMU's SVM, though, loses the host's paging
+	 * at the next exit if PAE is off then.
+	 */
+	if (!(save->cr0 & X86_CR0_PG))
+		save->efer &= ~EFER_LME;
 	save->cr2 = crs->cr2;
 	*(u64 *)((void *)vmcb + VMCB_NESTED_CTL) = nested ? NP_ENABLE : 0;
 	if (nested) {

@@ -116,6 +116,7 @@ void lockdep_assert_held(struct mutex *mutex);
 #define GFP_DMA32               0
 #define __GFP_ZERO              0
 #define __GFP_NOWARN            0
+#define __GFP_RETRY_MAYFAIL     0
 
 /* Zeroed; NULL when a test wants it so.  @align: 0, or a power of two. */
 void *fake_alloc(size_t size, size_t align);
