@@ -112,6 +112,43 @@ static void finish_instruction(CPUState *cs, unsigned length)
     }
 }
 
+static uint64_t bus_read(CPUState *cs, AddressSpace *as, hwaddr addr, unsigned size)
+{
+    MemTxAttrs attrs = cpu_get_mem_attrs(cpu_env(cs));
+
+    switch (size) {
+    case 1:
+        return address_space_ldub(as, addr, attrs, NULL);
+    case 2:
+        return address_space_lduw(as, addr, attrs, NULL);
+    case 4:
+        return address_space_ldl(as, addr, attrs, NULL);
+    default:
+        return address_space_ldq(as, addr, attrs, NULL);
+    }
+}
+
+static void bus_write(CPUState *cs, AddressSpace *as, hwaddr addr, unsigned size,
+                      uint64_t value)
+{
+    MemTxAttrs attrs = cpu_get_mem_attrs(cpu_env(cs));
+
+    switch (size) {
+    case 1:
+        address_space_stb(as, addr, value, attrs, NULL);
+        break;
+    case 2:
+        address_space_stw(as, addr, value, attrs, NULL);
+        break;
+    case 4:
+        address_space_stl(as, addr, value, attrs, NULL);
+        break;
+    default:
+        address_space_stq(as, addr, value, attrs, NULL);
+        break;
+    }
+}
+
 /* ---- CPUID, HLT ---------------------------------------------------------------------- */
 
 /* How long it is; 0: not known.  Where the CPU does not say that, the length that came
@@ -161,40 +198,6 @@ bool xmmu_native_hlt(CPUState *cs)
 
 /* ---- Ports ---------------------------------------------------------------------------- */
 
-static uint64_t port_in(CPUX86State *env, uint16_t port, unsigned size)
-{
-    MemTxAttrs attrs = cpu_get_mem_attrs(env);
-
-    switch (size) {
-    case 1:
-        return deposit64(env->regs[R_EAX], 0, 8,
-                         address_space_ldub(&address_space_io, port, attrs, NULL));
-    case 2:
-        return deposit64(env->regs[R_EAX], 0, 16,
-                         address_space_lduw(&address_space_io, port, attrs, NULL));
-    default:
-        return address_space_ldl(&address_space_io, port, attrs, NULL);
-    }
-}
-
-static void port_out(CPUX86State *env, uint16_t port, unsigned size)
-{
-    MemTxAttrs attrs = cpu_get_mem_attrs(env);
-    uint32_t value = env->regs[R_EAX];
-
-    switch (size) {
-    case 1:
-        address_space_stb(&address_space_io, port, value, attrs, NULL);
-        break;
-    case 2:
-        address_space_stw(&address_space_io, port, value, attrs, NULL);
-        break;
-    default:
-        address_space_stl(&address_space_io, port, value, attrs, NULL);
-        break;
-    }
-}
-
 /* The hardware has checked IOPL and the TSS's bitmap. */
 bool xmmu_native_io(CPUState *cs)
 {
@@ -202,6 +205,7 @@ bool xmmu_native_io(CPUState *cs)
     CPUX86State *env = cpu_env(cs);
     uint16_t port = n->exit.io.port;
     unsigned size = n->exit.io.size;
+    uint64_t value;
 
     if (n->exit.io.string || !n->exit.length || !is_simple(cs) ||
         port + size > 0x10000) {
@@ -211,9 +215,12 @@ bool xmmu_native_io(CPUState *cs)
      * the instruction. */
     finish_instruction(cs, n->exit.length);
     if (n->exit.io.in) {
-        env->regs[R_EAX] = port_in(env, port, size);
+        value = bus_read(cs, &address_space_io, port, size);
+        /* 32 bits clear what is above. */
+        env->regs[R_EAX] = size < 4 ? deposit64(env->regs[R_EAX], 0, 8 * size, value)
+                                    : value;
     } else {
-        port_out(env, port, size);
+        bus_write(cs, &address_space_io, port, size, env->regs[R_EAX]);
     }
     return true;
 }
@@ -300,42 +307,10 @@ bool xmmu_native_invlpg(CPUState *cs)
 
 /* ---- Devices -------------------------------------------------------------------------------- */
 
-static uint64_t device_read(CPUState *cs, hwaddr addr, unsigned size)
+/* Devices of memory: what the vCPU sees, SMRAM too. */
+static AddressSpace *memory_of(CPUState *cs)
 {
-    MemTxAttrs attrs = cpu_get_mem_attrs(cpu_env(cs));
-    AddressSpace *as = cpu_addressspace(cs, attrs);
-
-    switch (size) {
-    case 1:
-        return address_space_ldub(as, addr, attrs, NULL);
-    case 2:
-        return address_space_lduw(as, addr, attrs, NULL);
-    case 4:
-        return address_space_ldl(as, addr, attrs, NULL);
-    default:
-        return address_space_ldq(as, addr, attrs, NULL);
-    }
-}
-
-static void device_write(CPUState *cs, hwaddr addr, unsigned size, uint64_t value)
-{
-    MemTxAttrs attrs = cpu_get_mem_attrs(cpu_env(cs));
-    AddressSpace *as = cpu_addressspace(cs, attrs);
-
-    switch (size) {
-    case 1:
-        address_space_stb(as, addr, value, attrs, NULL);
-        break;
-    case 2:
-        address_space_stw(as, addr, value, attrs, NULL);
-        break;
-    case 4:
-        address_space_stl(as, addr, value, attrs, NULL);
-        break;
-    default:
-        address_space_stq(as, addr, value, attrs, NULL);
-        break;
-    }
+    return cpu_addressspace(cs, cpu_get_mem_attrs(cpu_env(cs)));
 }
 
 /* Is that the access which stopped the hardware?  Its linear address is known only with
@@ -360,7 +335,7 @@ static void load_from_device(CPUState *cs, const XmmuInsn *insn, hwaddr addr)
     uint64_t value;
 
     finish_instruction(cs, insn->length);
-    value = device_read(cs, addr, insn->size);
+    value = bus_read(cs, memory_of(cs), addr, insn->size);
     env->regs[insn->reg] = xmmu_insn_loaded(insn, env->regs[insn->reg], value);
 }
 
@@ -373,7 +348,7 @@ static void store_to_device(CPUState *cs, const XmmuInsn *insn, hwaddr addr)
     uint8_t tpr = cpu_get_apic_tpr(apic);
 
     finish_instruction(cs, insn->length);
-    device_write(cs, addr, insn->size, value);
+    bus_write(cs, memory_of(cs), addr, insn->size, value);
     if (cpu_get_apic_tpr(apic) != tpr) {
         xmmu_native_change(cs, XMMU_GROUP_CRS);
     }
