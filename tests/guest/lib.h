@@ -159,6 +159,14 @@ static inline u64 rdmsr(u32 index)
     return lo | (u64)hi << 32;
 }
 
+static inline u64 rdtsc(void)
+{
+    u32 lo, hi;
+
+    asm volatile("rdtsc" : "=a"(lo), "=d"(hi) : : "memory");
+    return lo | (u64)hi << 32;
+}
+
 static inline void wrmsr(u32 index, u64 value)
 {
     asm volatile("wrmsr" : : "c"(index), "a"((u32)value),

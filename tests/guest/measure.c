@@ -15,14 +15,6 @@
 #define PAGES   4096ul          /* up to 32 MiB */
 #define IOAPIC  0xfec00000ul
 
-static u64 rdtsc(void)
-{
-    u32 lo, hi;
-
-    asm volatile("rdtsc" : "=a"(lo), "=d"(hi) : : "memory");
-    return lo | (u64)hi << 32;
-}
-
 static void do_nothing(ulong times)
 {
     asm volatile("1: dec %0; jnz 1b" : "+r"(times));

@@ -28,14 +28,6 @@
 #define ROUNDS          50
 #define PERCENT         2
 
-static u64 rdtsc(void)
-{
-    u32 lo, hi;
-
-    asm volatile("rdtsc" : "=a"(lo), "=d"(hi) : : "memory");
-    return lo | (u64)hi << 32;
-}
-
 static u32 khz_once(void)
 {
     u64 start;
