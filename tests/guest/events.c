@@ -149,6 +149,7 @@ static void test_locked_device(void)
 #define LAPIC_COUNT     0x380
 #define LAPIC_MASKED    0x10000
 #define LAPIC_PERIODIC  0x20000
+#define GATE_PRESENT    BIT(47)
 #define STACK_ENTRY     504         /* of the root; nothing is mapped by it and below */
 #define STACK_ENTRIES   120
 
@@ -298,26 +299,70 @@ static void on_wake(Frame *frame)
     set_lapic(LAPIC_EOI, 0);
 }
 
-/* The trap behind HLT comes when it ends, before the interrupt that ends it. */
-static void test_single_step_hlt(void)
+/* Steps through HLT and NOP, and returns what is behind; the timer ends HLT. */
+static ulong step_hlt(void)
 {
     ulong end;
 
     irq_handler[VEC_TICK] = on_wake;
     set_lapic(LAPIC_TIMER, LAPIC_PERIODIC | VEC_TICK);
     set_lapic(LAPIC_COUNT, 2000000);
-    expect_traps(2);
     asm volatile("push %[flags]; popf; hlt; nop; 1: cli; lea 1b(%%rip), %[end]"
                  : [end] "=r"(end) : [flags] "r"(with_flag(TF | IF)) : "memory", "cc");
     set_lapic(LAPIC_TIMER, LAPIC_MASKED);
     irq_handler[VEC_TICK] = NULL;
+    return end;
+}
+
+/* The trap behind HLT comes when it ends, before the interrupt that ends it. */
+static void test_single_step_hlt(void)
+{
+    ulong end;
+
+    expect_traps(2);
+    end = step_hlt();
     check(traps == 2 && trap_ip == end, "TF traps behind HLT", "%d traps, %p, not %p",
           (int)traps, trap_ip, end);
+}
+
+static volatile unsigned absents;
+static volatile ulong absent_ip, absent_error;
+
+static void on_absent(Frame *frame)
+{
+    absents++;
+    absent_ip = frame->ip;
+    absent_error = frame->error;
+    frame->flags &= ~(ulong)TF;
+}
+
+/* Delivering that trap is no part of an instruction, and may fail all the same. */
+static void test_single_step_hlt_fails(void)
+{
+    struct { u16 limit; ulong base; } __attribute__((packed)) idtr;
+    u64 *gate;
+    ulong end;
+
+    asm volatile("sidt %0" : "=m"(idtr));
+    gate = (u64 *)idtr.base + 2 * 1;
+    irq_handler[11] = on_absent;
+    expect_traps(0);
+    *gate &= ~GATE_PRESENT;
+    end = step_hlt();
+    *gate |= GATE_PRESENT;
+    irq_handler[11] = NULL;
+    check(absents == 1 && absent_ip == end - 1 && absent_error == (1 << 3 | 2) && !traps,
+          "#NP when the trap behind HLT has no gate", "%d of them, %p, not %p, error %p",
+          (int)absents, absent_ip, end - 1, absent_error);
 }
 
 #else
 
 static void test_single_step_hlt(void)
+{
+}
+
+static void test_single_step_hlt_fails(void)
 {
 }
 
@@ -353,6 +398,47 @@ static void test_breakpoint(void)
     breakpoint_here();
     check(traps == 1, "DR0 switched off stops nothing", "%d traps", (int)traps);
 }
+
+#ifndef __x86_64__
+
+#define SEL_BASED   (SEL_TSS + 8)   /* a slot that only 64-bit task states need */
+#define CODE_BASE   0x12340u
+
+void breakpoint_far(void);
+asm(".globl breakpoint_far\nbreakpoint_far: nop\nlret");
+
+static void call_based(ulong offset)
+{
+    const struct { u32 offset; u16 selector; } __attribute__((packed)) to = {offset, SEL_BASED};
+
+    asm volatile("lcall *%0" : : "m"(to) : "memory", "cc");
+}
+
+/* DR0 has a linear address, EIP an offset. */
+static void test_breakpoint_in_segment(void)
+{
+    ulong linear = (ulong)breakpoint_far, offset = linear - CODE_BASE;
+
+    gdt[SEL_BASED >> 3] = gdt[SEL_CODE >> 3] | (u64)CODE_BASE << 16;
+    expect_traps(1);
+    write_dr7(read_dr7() | DR7_L0);
+    write_dr0(offset);
+    call_based(offset);
+    check(!traps, "DR0 lets an instruction with its offset pass", "%d traps", (int)traps);
+    write_dr0(linear);
+    call_based(offset);
+    check_trap("DR0 stops in a segment with a base", 1, DR6_B0);
+    check(trap_ip == offset, "the trap saves the offset", "%p, not %p", trap_ip, offset);
+    write_dr7(read_dr7() & ~(ulong)DR7_L0);
+}
+
+#else
+
+static void test_breakpoint_in_segment(void)
+{
+}
+
+#endif
 
 static void test_watchpoint(void)
 {
@@ -467,8 +553,10 @@ void guest_main(void)
     test_single_step();
     test_single_step_direct();
     test_single_step_hlt();
+    test_single_step_hlt_fails();
     test_int1();
     test_breakpoint();
+    test_breakpoint_in_segment();
     test_watchpoint();
     test_watched_device();
     test_general_detect();
