@@ -243,6 +243,12 @@ static int after_exec(CPUState *cs, int ret)
     }
 }
 
+/* The delivery of an event has hit a watchpoint: #DB is raised by the next cpu_exec(). */
+static bool trap_waits(CPUState *cs)
+{
+    return qatomic_read(&cs->interrupt_request) & CPU_INTERRUPT_DEBUG;
+}
+
 /*
  * Leaves cpu_exec() after what was asked for: it looks at exit_request behind each
  * translation block and each exception.  A kick sets it too; that one is seen in the
@@ -250,8 +256,13 @@ static int after_exec(CPUState *cs, int ret)
  */
 static int exec_once(CPUState *cs)
 {
-    qatomic_set(&cs->exit_request, true);
-    return after_exec(cs, tcg_cpu_exec(cs));
+    int ret;
+
+    do {
+        qatomic_set(&cs->exit_request, true);
+        ret = after_exec(cs, tcg_cpu_exec(cs));
+    } while (!ret && trap_waits(cs));
+    return ret;
 }
 
 static int step_once(CPUState *cs)
@@ -284,14 +295,17 @@ int xmmu_native_step(CPUState *cs)
 }
 
 /* An interrupt pushes no error code, whatever its vector; an exception of that vector
- * may. */
+ * may. Under the BQL, as in cpu_exec(): by that a watchpoint which is hit knows that no
+ * instruction is to be begun again. */
 static void deliver_interrupt(CPUState *cs, unsigned vector)
 {
     RCU_READ_LOCK_GUARD();
     cpu_exec_start(cs);
+    bql_lock();
     if (!sigsetjmp(cs->jmp_env, 0)) {
         do_interrupt_x86_hardirq(cpu_env(cs), vector, 1);
     }
+    bql_unlock();
     cpu_exec_end(cs);
 }
 
@@ -322,7 +336,7 @@ int xmmu_native_deliver(CPUState *cs)
         deliver_interrupt(cs, event.vector);
     }
     /* An exception, that one or one met by the delivery, and then out. */
-    ret = cs->exception_index >= 0 ? exec_once(cs) : 0;
+    ret = cs->exception_index >= 0 || trap_waits(cs) ? exec_once(cs) : 0;
     xmmu_native_end_turn(cs);
     return ret;
 }
@@ -456,6 +470,9 @@ int xmmu_native_stretch(CPUState *cs)
         ret = after_exec(cs, tcg_cpu_exec(cs));
     } while (!ret && n->mode_changed && xmmu_native_must_emulate(cs));
     n->in_stretch = false;
+    if (!ret && trap_waits(cs)) {
+        ret = exec_once(cs);
+    }
     xmmu_native_end_turn(cs);
     return ret;
 }
