@@ -10,7 +10,6 @@
  */
 #include "paging.h"
 
-#define LAPIC           0xfee00000ul
 #define MSR_EN          0x4b564d02
 #define MSR_INT         0x4b564d06
 #define MSR_ACK         0x4b564d07
@@ -48,7 +47,7 @@ static void on_ready(Frame *frame)
 {
     (void)frame;
     ready[readies++ % ARRAY_SIZE(ready)] = shared.token;
-    *(volatile u32 *)(LAPIC + 0xb0) = 0;
+    lapic_write(LAPIC_EOI, 0);
     if (acknowledge) {
         acknowledge_one();
     }
@@ -310,7 +309,7 @@ void guest_main(void)
     /* The firmware's timer would come as an exception. */
     outb(0x21, 0xff);
     outb(0xa1, 0xff);
-    *(volatile u32 *)(LAPIC + 0xf0) = 0x1ff;
+    lapic_write(LAPIC_SVR, 0x1ff);
     irq_handler[VEC_READY] = on_ready;
 
     test_cpuid();

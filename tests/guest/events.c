@@ -10,9 +10,6 @@
  */
 #include "lib.h"
 
-#define LAPIC           0xfee00000ul
-#define ICR_LOW         0x300
-#define ICR_HIGH        0x310
 #define ICR_NMI_SELF    0x40400     /* shorthand self, delivery mode NMI */
 
 #define PIC             0x20
@@ -36,29 +33,13 @@
 #define PORT_SMI        0xb2
 #define ROUNDS          20
 
-#define DEFINE_DR(n)                                                    \
-    static inline ulong read_dr##n(void)                                \
-    {                                                                   \
-        ulong value;                                                    \
-        asm volatile("mov %%dr" #n ", %0" : "=r"(value) : : "memory");  \
-        return value;                                                   \
-    }                                                                   \
-    static inline void write_dr##n(ulong value)                         \
-    {                                                                   \
-        asm volatile("mov %0, %%dr" #n : : "r"(value) : "memory");      \
-    }
-DEFINE_DR(0)
-DEFINE_DR(1)
-DEFINE_DR(6)
-DEFINE_DR(7)
-
 /* ---- NMIs ---------------------------------------------------------------------- */
 
 static volatile unsigned nmis, nmi_depth, nmi_nested, nmis_more;
 
 static void send_nmi(void)
 {
-    *(volatile u32 *)(LAPIC + ICR_LOW) = ICR_NMI_SELF;
+    *(volatile u32 *)(LAPIC + LAPIC_ICR_LOW) = ICR_NMI_SELF;
 }
 
 /* CPUID and IN leave the hardware: the blocking must outlast that. */
@@ -121,7 +102,7 @@ static bool timer_is_waiting(void)
  */
 static void test_locked_device(void)
 {
-    volatile u32 *icr_high = (volatile u32 *)(LAPIC + ICR_HIGH);
+    volatile u32 *icr_high = (volatile u32 *)(LAPIC + LAPIC_ICR_HIGH);
     u32 bad = 0;
 
     while (!timer_is_waiting()) {
@@ -142,13 +123,6 @@ static void test_locked_device(void)
 
 #define VEC_TICK        0x30
 #define VEC_SPURIOUS    0x3f
-#define LAPIC_ID        0x20
-#define LAPIC_EOI       0xb0
-#define LAPIC_SVR       0xf0
-#define LAPIC_TIMER     0x320
-#define LAPIC_COUNT     0x380
-#define LAPIC_MASKED    0x10000
-#define LAPIC_PERIODIC  0x20000
 #define GATE_PRESENT    BIT(47)
 #define STACK_ENTRY     504         /* of the root; nothing is mapped by it and below */
 #define STACK_ENTRIES   120
@@ -156,17 +130,12 @@ static void test_locked_device(void)
 static volatile unsigned ticks;
 static volatile ulong tick_flags, tick_end;
 
-static void set_lapic(unsigned reg, u32 value)
-{
-    *(volatile u32 *)(LAPIC + reg) = value;
-}
-
 static void on_tick(Frame *frame)
 {
     ticks++;
     tick_flags = frame->flags;
     frame->ip = tick_end;
-    set_lapic(LAPIC_EOI, 0);
+    lapic_write(LAPIC_EOI, 0);
 }
 
 /*
@@ -175,7 +144,7 @@ static void on_tick(Frame *frame)
  */
 static void wait_for_tick(u64 *stack)
 {
-    set_lapic(LAPIC_COUNT, 20000);
+    lapic_write(LAPIC_COUNT, 20000);
     asm volatile("lea 2f(%%rip), %%rax\n"
                  "mov %%rax, %[end]\n"
                  "mov %%rsp, %%rbx\n"
@@ -204,8 +173,8 @@ static void test_interrupt_flags(void)
     outb(0x21, 0xff);
     outb(0xa1, 0xff);
     irq_handler[VEC_TICK] = on_tick;
-    set_lapic(LAPIC_SVR, 0x100 | VEC_SPURIOUS);
-    set_lapic(LAPIC_TIMER, VEC_TICK);
+    lapic_write(LAPIC_SVR, 0x100 | VEC_SPURIOUS);
+    lapic_write(LAPIC_TIMER, VEC_TICK);
     for (unsigned i = 1; i <= ROUNDS; i++) {
         wait_for_tick(root + STACK_ENTRY);
         bad += ticks != i || (tick_flags & CF);
@@ -296,7 +265,7 @@ static void test_single_step_direct(void)
 static void on_wake(Frame *frame)
 {
     (void)frame;
-    set_lapic(LAPIC_EOI, 0);
+    lapic_write(LAPIC_EOI, 0);
 }
 
 /* Steps through HLT and NOP, and returns what is behind; the timer ends HLT. */
@@ -305,11 +274,11 @@ static ulong step_hlt(void)
     ulong end;
 
     irq_handler[VEC_TICK] = on_wake;
-    set_lapic(LAPIC_TIMER, LAPIC_PERIODIC | VEC_TICK);
-    set_lapic(LAPIC_COUNT, 2000000);
+    lapic_write(LAPIC_TIMER, LAPIC_PERIODIC | VEC_TICK);
+    lapic_write(LAPIC_COUNT, 2000000);
     asm volatile("push %[flags]; popf; hlt; nop; 1: cli; lea 1b(%%rip), %[end]"
                  : [end] "=r"(end) : [flags] "r"(with_flag(TF | IF)) : "memory", "cc");
-    set_lapic(LAPIC_TIMER, LAPIC_MASKED);
+    lapic_write(LAPIC_TIMER, LAPIC_MASKED);
     irq_handler[VEC_TICK] = NULL;
     return end;
 }
@@ -480,7 +449,7 @@ static void on_invalid(Frame *frame)
     asm volatile(PUSHED_IP "; mov %[slot], %%dr1; mov %[on], %%dr7; "   \
                  event "; mov %[off], %%dr7"                            \
                  : [slot] "=&r"(slot_)                                  \
-                 : [on] "r"(on_), [off] "r"(off_), [icr] "r"(LAPIC + ICR_LOW), \
+                 : [on] "r"(on_), [off] "r"(off_), [icr] "r"(LAPIC + LAPIC_ICR_LOW), \
                    [nmi] "r"((u32)ICR_NMI_SELF) : "memory", "cc");           \
 })
 

@@ -21,11 +21,8 @@ typedef struct Multiboot {
 extern const Multiboot *multiboot_info;
 extern char exc_stubs[];
 extern u64 gdt_end[];
-extern u8 tss0[MAX_CPUS][128];
 extern char boot_stack_top[];
 extern const char user_read[], user_write[], user_exec[];
-void user_run(ulong code, ulong address, ulong *value);
-void user_leave(ulong value) __attribute__((noreturn));
 
 Features cpu_has;
 void (*irq_handler[64])(Frame *frame);

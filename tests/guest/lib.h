@@ -133,23 +133,52 @@ static inline u32 inl(u16 port)
     return value;
 }
 
+/* ---- The local APIC, where it is after reset: Intel SDM vol. 3, 10.4.1 ---- */
+
+#define LAPIC           0xfee00000ul
+#define LAPIC_ID        0x20
+#define LAPIC_EOI       0xb0
+#define LAPIC_SVR       0xf0    /* 0x100: on */
+#define LAPIC_ICR_LOW   0x300
+#define LAPIC_ICR_HIGH  0x310
+#define LAPIC_TIMER     0x320
+#define LAPIC_COUNT     0x380
+#define LAPIC_MASKED    0x10000
+#define LAPIC_PERIODIC  0x20000
+
+static inline u32 lapic_read(u32 reg)
+{
+    return *(volatile u32 *)(LAPIC + reg);
+}
+
+static inline void lapic_write(u32 reg, u32 value)
+{
+    *(volatile u32 *)(LAPIC + reg) = value;
+}
+
 /* ---- Registers ---- */
 
-#define DEFINE_CR(n)                                                    \
-    static inline ulong read_cr##n(void)                                \
+#define DEFINE_REGISTER(name)                                           \
+    static inline ulong read_##name(void)                               \
     {                                                                   \
         ulong value;                                                    \
-        asm volatile("mov %%cr" #n ", %0" : "=r"(value) : : "memory");  \
+        asm volatile("mov %%" #name ", %0" : "=r"(value) : : "memory"); \
         return value;                                                   \
     }                                                                   \
-    static inline void write_cr##n(ulong value)                         \
+    static inline void write_##name(ulong value)                        \
     {                                                                   \
-        asm volatile("mov %0, %%cr" #n : : "r"(value) : "memory");      \
+        asm volatile("mov %0, %%" #name : : "r"(value) : "memory");     \
     }
-DEFINE_CR(0)
-DEFINE_CR(2)
-DEFINE_CR(3)
-DEFINE_CR(4)
+DEFINE_REGISTER(cr0)
+DEFINE_REGISTER(cr2)
+DEFINE_REGISTER(cr3)
+DEFINE_REGISTER(cr4)
+DEFINE_REGISTER(dr0)
+DEFINE_REGISTER(dr1)
+DEFINE_REGISTER(dr2)
+DEFINE_REGISTER(dr3)
+DEFINE_REGISTER(dr6)
+DEFINE_REGISTER(dr7)
 
 static inline u64 rdmsr(u32 index)
 {
@@ -240,6 +269,11 @@ Exc try_wrmsr(u32 index, u64 value);
 /* EFLAGS of user mode: bit 1, which is fixed, and what a test adds. */
 extern ulong user_flags;
 
+/* User mode from @code on with @address in AX and *@value in CX; an exception handler that
+ * calls user_leave() makes it return. */
+void user_run(ulong code, ulong address, ulong *value);
+void user_leave(ulong value) __attribute__((noreturn));
+
 /* Where probe_user()'s code lies (one page), and where it must be mapped. */
 extern char user_text[];
 extern ulong user_text_at;
@@ -275,6 +309,7 @@ Cpu *try_arm(void);
 #endif
 
 extern u64 gdt[];
+extern u8 tss0[MAX_CPUS][128];  /* all task states */
 
 int this_cpu(void);
 /* GDT, IDT and TSS of CPU @index; its stack for exceptions from user mode. */

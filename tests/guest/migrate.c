@@ -21,7 +21,6 @@
 #include "../qtest/xmmu-migrate-guest.h"
 
 #define AP_START        0x8000ul
-#define LAPIC           0xfee00000ul
 #define WORDS           14      /* looked at in each page */
 #define STATIC_PAGES    1024ul  /* written once */
 #define STATIC_SHARE    16      /* ... and looked at in so many rounds */
@@ -231,11 +230,6 @@ void ap_main(void)
     work(cpu);
 }
 
-static void lapic_write(u32 reg, u32 value)
-{
-    *(volatile u32 *)(LAPIC + reg) = value;
-}
-
 /* One at a time: they share the stack of the way in. */
 static void start_cpu(unsigned cpu)
 {
@@ -243,12 +237,12 @@ static void start_cpu(unsigned cpu)
 
     ap_index = cpu;
     ap_stack = (ulong)stacks[cpu] + sizeof(stacks[cpu]);
-    lapic_write(0x310, cpu << 24);
-    lapic_write(0x300, 0x4500);         /* INIT */
+    lapic_write(LAPIC_ICR_HIGH, cpu << 24);
+    lapic_write(LAPIC_ICR_LOW, 0x4500);         /* INIT */
     for (volatile u32 i = 0; i < 10000; i++) {
     }
-    lapic_write(0x310, cpu << 24);
-    lapic_write(0x300, 0x4600 | AP_START >> 12);
+    lapic_write(LAPIC_ICR_HIGH, cpu << 24);
+    lapic_write(LAPIC_ICR_LOW, 0x4600 | AP_START >> 12);
     while (aps_up == up) {
         asm volatile("pause" : : : "memory");
     }

@@ -11,7 +11,6 @@
 #include "paging.h"
 
 #define AP_START        0x8000ul
-#define LAPIC           0xfee00000ul
 #define PAGES           16
 #define BAD             0xbad00000u
 
@@ -40,16 +39,6 @@ static Space space;
 static ulong at;                /* the window */
 static ulong pages[PAGES];
 static unsigned cpu_count, rounds;
-
-static u32 lapic_read(u32 reg)
-{
-    return *(volatile u32 *)(LAPIC + reg);
-}
-
-static void lapic_write(u32 reg, u32 value)
-{
-    *(volatile u32 *)(LAPIC + reg) = value;
-}
 
 /* Also lets the other CPUs run where one thread plays all of them. */
 static void pause(void)
@@ -94,7 +83,7 @@ static void on_ipi(Frame *frame)
     }
     shared.acked[this_cpu()] = intent;
     add_one(&shared.flush_acks);
-    lapic_write(0xb0, 0);
+    lapic_write(LAPIC_EOI, 0);
 }
 
 /* Flush @address (0: everything) on all CPUs and wait for their answers. */
@@ -108,11 +97,11 @@ static void shoot_down(ulong address)
         flush_all();
     }
     for (unsigned cpu = 1; cpu < cpu_count; cpu++) {
-        while (lapic_read(0x300) & BIT(12)) {
+        while (lapic_read(LAPIC_ICR_LOW) & BIT(12)) {
             pause();
         }
-        lapic_write(0x310, cpu << 24);
-        lapic_write(0x300, 0x4000 | VEC_IPI);
+        lapic_write(LAPIC_ICR_HIGH, cpu << 24);
+        lapic_write(LAPIC_ICR_LOW, 0x4000 | VEC_IPI);
     }
     while (shared.flush_acks != cpu_count - 1) {
         pause();
@@ -236,7 +225,7 @@ void ap_main(void)
     cpu_tables(cpu, (ulong)stacks[cpu] + sizeof(stacks[cpu]));
     write_cr0(read_cr0() | CR0_WP);
     write_cr3(space.root);
-    lapic_write(0xf0, 0x1ff);
+    lapic_write(LAPIC_SVR, 0x1ff);
     asm volatile("sti");
     add_one(&shared.up);
     for (;;) {
@@ -449,11 +438,11 @@ static void start_cpu(unsigned cpu)
 {
     ap_index = cpu;
     ap_stack = (ulong)stacks[cpu] + 4096;
-    lapic_write(0x310, cpu << 24);
-    lapic_write(0x300, 0x4500);                 /* INIT */
+    lapic_write(LAPIC_ICR_HIGH, cpu << 24);
+    lapic_write(LAPIC_ICR_LOW, 0x4500);                 /* INIT */
     delay(10000);
-    lapic_write(0x310, cpu << 24);
-    lapic_write(0x300, 0x4600 | AP_START >> 12);
+    lapic_write(LAPIC_ICR_HIGH, cpu << 24);
+    lapic_write(LAPIC_ICR_LOW, 0x4600 | AP_START >> 12);
     while (shared.up != cpu) {
         pause();
     }
@@ -474,7 +463,7 @@ void guest_main(void)
         pages[i] = pool_page();
     }
     space_use(&space);
-    lapic_write(0xf0, 0x1ff);
+    lapic_write(LAPIC_SVR, 0x1ff);
     memcpy((void *)AP_START, ap_blob, ap_blob_end - ap_blob);
     for (unsigned cpu = 1; cpu < cpu_count; cpu++) {
         start_cpu(cpu);
