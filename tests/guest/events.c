@@ -453,6 +453,32 @@ static void on_invalid(Frame *frame)
                    [nmi] "r"((u32)ICR_NMI_SELF) : "memory", "cc");           \
 })
 
+static void invalid_watched(void)
+{
+    WATCH_PUSHED("ud2");
+}
+
+static void nmi_watched(void)
+{
+    WATCH_PUSHED("mov %[nmi], (%[icr]); pause; pause; pause");
+}
+
+/* @each: the traps of one event; the handler that steps over UD2 writes to the slot, too. */
+static void test_pushes(const char *name, void (*event)(void), volatile unsigned *count,
+                        unsigned each)
+{
+    *count = 0;
+    for (unsigned i = 1; i <= ROUNDS; i++) {
+        expect_traps(each);
+        event();
+        if (*count != i || traps != each || !(trap_dr6 & DR6_B1)) {
+            break;
+        }
+    }
+    check_trap(name, each, DR6_B1);
+    check(*count == ROUNDS, "and each is delivered once", "%d", (int)*count);
+}
+
 /*
  * The trap comes when the event is delivered, before its handler's first instruction.
  * An emulator has no instruction then that it could begin again.
@@ -460,27 +486,11 @@ static void on_invalid(Frame *frame)
 static void test_watched_delivery(void)
 {
     irq_handler[6] = on_invalid;
+    test_pushes("DR1 stops behind an exception's push", invalid_watched, &invalids, 2);
+    irq_handler[6] = NULL;
     irq_handler[2] = on_nmi;
-    for (unsigned i = 1; i <= ROUNDS; i++) {
-        expect_traps(2);
-        WATCH_PUSHED("ud2");
-        if (invalids != i || traps != 2 || !(trap_dr6 & DR6_B1)) {
-            break;
-        }
-    }
-    check_trap("DR1 stops behind an exception's push and its handler's write", 2, DR6_B1);
-    check(invalids == ROUNDS, "and each exception is delivered once", "%d", (int)invalids);
-    nmis = 0;
-    for (unsigned i = 1; i <= ROUNDS; i++) {
-        expect_traps(1);
-        WATCH_PUSHED("mov %[nmi], (%[icr]); pause; pause; pause");
-        if (nmis != i || traps != 1 || !(trap_dr6 & DR6_B1)) {
-            break;
-        }
-    }
-    check_trap("DR1 stops behind an interrupt's push", 1, DR6_B1);
-    check(nmis == ROUNDS, "and each interrupt is delivered once", "%d", (int)nmis);
-    irq_handler[2] = irq_handler[6] = NULL;
+    test_pushes("DR1 stops behind an interrupt's push", nmi_watched, &nmis, 1);
+    irq_handler[2] = NULL;
 }
 
 /* A breakpoint is noticed by whoever makes the access. */
