@@ -332,6 +332,12 @@ static bool loses_right(XmmuVm *vm, const XmmuTable *table, XmmuSpte old, XmmuSp
            (xmmu_spte_access(format, old) & ~xmmu_spte_access(format, new));
 }
 
+/*
+ * Did this thread's last change take a right away?  It is judged here, where no other
+ * change is being made; a moment later others may have split what is in a new table.
+ */
+static __thread bool change_loses;
+
 void xmmu_check_write_end(XmmuTable *table, unsigned index, XmmuSpte old, XmmuSpte new,
                           bool changed)
 {
@@ -348,7 +354,8 @@ void xmmu_check_write_end(XmmuTable *table, unsigned index, XmmuSpte old, XmmuSp
         count_entry(vm, page, old, -1);
         count_entry(vm, page, new, 1);
         page->entry[index] = new.raw;
-        if (loses_right(vm, table, old, new)) {
+        change_loses = loses_right(vm, table, old, new);
+        if (change_loses) {
             page->changed[index] = ++vm->check->seq;
         }
         touch(vm->check, page);
@@ -368,15 +375,14 @@ static bool given_up(const XmmuTable *table)
                            : table->generation != table->vm->generation;
 }
 
-void xmmu_check_accounted(XmmuHold *hold, XmmuTable *table, unsigned index, XmmuSpte old,
-                          XmmuSpte new)
+void xmmu_check_accounted(XmmuHold *hold, XmmuTable *table, unsigned index)
 {
     XmmuCheck *check = table->vm->check;
     CheckPage *page;
 
     xmmu_check_lock(check);
     page = xmmu_check_page(check, table->spt);
-    if (loses_right(table->vm, table, old, new)) {
+    if (change_loses) {
         page->lost[index] = ++check->seq;
         if (hold->reason == XMMU_REASON_HOST && !given_up(table)) {
             hold->check_lost = check->seq;

@@ -49,9 +49,9 @@ XMMU_CHECK_HOOK(xmmu_check_table_reclaimed, XmmuTable *table)
 XMMU_CHECK_HOOK(xmmu_check_write_begin, XmmuTable *table)
 XMMU_CHECK_HOOK(xmmu_check_write_end, XmmuTable *table, unsigned index, XmmuSpte old,
                 XmmuSpte new, bool changed)
-/* What depends on the change has been told: from now on caches must not give @old. */
-XMMU_CHECK_HOOK(xmmu_check_accounted, XmmuHold *hold, XmmuTable *table, unsigned index,
-                XmmuSpte old, XmmuSpte new)
+/* What depends on this thread's last change, of this entry, has been told: from now on
+ * caches must not give what was there. */
+XMMU_CHECK_HOOK(xmmu_check_accounted, XmmuHold *hold, XmmuTable *table, unsigned index)
 
 /* ---- Flushes: flush.c ---- */
 /* All vCPUs are ordered to flush. */

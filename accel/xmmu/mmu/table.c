@@ -358,7 +358,7 @@ static void tell_of_loss(XmmuHold *hold, XmmuTable *table, unsigned index,
         loses_rights(table, old, new)) {
         xmmu_flush_owe(hold);
     }
-    xmmu_check_accounted(hold, table, index, old, new);
+    xmmu_check_accounted(hold, table, index);
 }
 
 /* All that depends on what is in an entry, but for flushes. */
@@ -515,10 +515,10 @@ XmmuSpte xmmu_tdp_kill(XmmuHold *hold, XmmuTable *table, unsigned index)
     tell_mirror(table, index);
     /* The flush that its link's removal owes covers this entry. */
     if (xmmu_spte_present(hold->vm->format, old)) {
+        xmmu_check_accounted(hold, table, index);
         entry_removed(hold, table, sptep, old);
         XMMU_HOLD_COUNT(hold, zaps, 1);
         xmmu_dirty_entry_changed(hold, table, old, (XmmuSpte) { 0 });
-        xmmu_check_accounted(hold, table, index, old, (XmmuSpte) { XMMU_SPTE_FROZEN });
     }
     return old;
 }
