@@ -18,7 +18,6 @@
 #define EN_VMEXIT       4
 #define EN_INT          8
 #define VEC_READY       0x32
-#define IF              0x200
 
 /* As in run-guests. */
 #define STEP            (16ul << 20)
@@ -306,9 +305,7 @@ void guest_main(void)
     set(&space, LAPIC & ~(BIT(21) - 1), 2, (LAPIC & ~(BIT(21) - 1)) | P | W | PS);
     window = format_4level.window;
     space_use(&space);
-    /* The firmware's timer would come as an exception. */
-    outb(0x21, 0xff);
-    outb(0xa1, 0xff);
+    mask_pic();
     lapic_write(LAPIC_SVR, 0x1ff);
     irq_handler[VEC_READY] = on_ready;
 

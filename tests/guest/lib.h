@@ -66,6 +66,10 @@ typedef _Bool bool;
 #define EFER_LME        0x100
 #define EFER_LMA        0x400
 #define EFER_NXE        0x800
+#define DR7_GD          0x2000
+#define TF              0x100
+#define IF              0x200
+#define RF              0x10000
 
 #ifdef __ASSEMBLER__
 
@@ -131,6 +135,13 @@ static inline u32 inl(u16 port)
 
     asm volatile("inl %1, %0" : "=a"(value) : "Nd"(port));
     return value;
+}
+
+/* The firmware's interrupts, whose vectors here are those of exceptions. */
+static inline void mask_pic(void)
+{
+    outb(0x21, 0xff);
+    outb(0xa1, 0xff);
 }
 
 /* ---- The local APIC, where it is after reset: Intel SDM vol. 3, 10.4.1 ---- */
